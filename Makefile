@@ -1,0 +1,79 @@
+# One door to everything: each target first installs what it needs, which is quick when all is there.
+#
+#   make serve   run redtier as it is without a configuration; ARGS="--config my.toml" for another
+#   make test    the suite on the compiled tree, then what is compiled once more as plain Python
+#   make test-long   the same with ten times as many generated sequences, every target in every protocol
+#   make check   format, lint, types, layers
+#   make bench   what parts of redtier cost, redtier side by side with other servers, and its other promises
+#   make build   the compiled copy of proxy/ and backends/ in build/compiled/
+
+PYTHON ?= python3
+ARGS ?=
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -P -m pytest $(ARGS)
+SOURCES := $(shell find proxy backends -name '*.py' -o -name '*.json' -o -name '*.lua')
+# Nothing is compiled without a C compiler, and then the sources themselves are run.
+TREE := $(if $(shell command -v cc gcc),compiled,plain)
+PATH_OF_TREE := $(if $(filter compiled,$(TREE)),build/compiled,.)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: serve test test-long check bench build servers clean
+
+serve: build
+	PYTHONPATH=$(PATH_OF_TREE) $(BIN)/python -P -m proxy serve $(ARGS)
+
+test: build servers .venv/dev .venv/clients tests/node/node_modules
+ifeq ($(TREE),compiled)
+	REDTIER_TREE=compiled $(PYTEST) -m 'not plain'
+	REDTIER_TREE=plain $(PYTEST) -m 'not once'
+else
+	REDTIER_TREE=plain $(PYTEST)
+endif
+
+test-long:
+	REDTIER_LONG=1 REDTIER_EXAMPLES=10 $(MAKE) test ARGS="--timeout=3600 $(ARGS)"
+
+check: .venv/dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: build servers .venv/bench
+	tools/setup bench
+	REDTIER_TREE=$(TREE) $(PYTEST) bench
+	PYTHONPATH=. $(BIN)/python -P -m bench.versus
+	PYTHONPATH=. $(BIN)/python -P -m bench.families
+	PYTHONPATH=. $(BIN)/python -P -m bench.stalls
+	PYTHONPATH=. $(BIN)/python -P -m bench.chat
+
+build: build/compiled/built
+
+clean:
+	rm -rf .venv build tests/node/node_modules *.egg-info
+
+# The shared library stays, so that a change of what is not compiled does not compile anew.
+build/compiled/built: $(SOURCES) pyproject.toml setup.py .venv/build
+	rm -rf build/compiled/proxy build/compiled/backends
+	$(BIN)/python setup.py -q build --build-lib build/compiled
+	touch $@
+
+servers:
+	tools/setup servers
+
+# The project itself is there as sources (-e), and only after PYTHONPATH: a tree that is named comes first.
+.venv/build .venv/dev .venv/bench .venv/clients: .venv/%: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[$*]'
+	touch $@
+
+.venv/bench .venv/clients: .venv/dev
+
+.venv/pyvenv.cfg:
+	PYTHON=$(PYTHON) tools/setup venv
+	$(PYTHON) -m venv .venv
+
+tests/node/node_modules: tests/node/package.json | servers
+	cd tests/node && npm install --no-audit --no-fund --loglevel=error
+	touch $@

@@ -1,0 +1,324 @@
+"""The contracts of the backends: ``Store`` for cold ones, ``Upstream`` for a Redis.
+
+A store holds opaque records, loaded and committed in batches, conditionally.  It knows keys, bytes
+and times; it knows nothing of data types, routes, clients or RESP.  Whoever calls it (the tier) seals
+and unseals, keeps at most one commit of a key under way at a time, and gathers requests into batches;
+the store makes one round trip of each batch.
+
+Units: every time is an ``int`` of milliseconds since the epoch (``0``: never); every size is in
+bytes.  "Now" is ``Clock.ms`` of the clock that the store was built with, on every store alike: a
+record whose ``expire_at`` is not 0 and not after now is absent for ``load``, ``scan``, ``size`` and
+for the conditions of ``commit``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from mypy_extensions import mypyc_attr
+
+
+class Key(NamedTuple):
+    """A key as a store sees it; the database number is part of it."""
+
+    db: int
+    name: bytes
+
+
+Token = int | str
+"""Names one write of one key.  Opaque to callers; equal tokens mean that nothing was written between."""
+
+ABSENT: Final[Token] = 0
+"""The token of a key that has no live record."""
+
+
+class Want(IntEnum):
+    """How much of a record a load must bring.  Ordered: a larger one includes the smaller."""
+
+    NOTHING = 0
+    META = 1  # kind, expiry, sizes and token, but not the payload
+    VALUE = 2  # the payload too, unless it is larger than Store.bulk_max
+    WHOLE = 3  # the payload, whatever its size
+
+
+@dataclass(slots=True, frozen=True)
+class Record:
+    """What a store holds for one key."""
+
+    payload: bytes | None  # sealed bytes; None where the load did not bring them
+    kind: int  # data type, see proxy.keyspace.Kind
+    write_id: int  # 1 .. 2**63-1, unique to one write
+    expire_at: int  # ms since the epoch, 0 = never
+    raw_size: int  # bytes of the serialised value before compression
+    stored_size: int  # bytes of payload
+
+
+class Loaded(NamedTuple):
+    record: Record | None
+    token: Token
+
+
+class Op(IntEnum):
+    PUT = 1  # write the record
+    DELETE = 2
+    EXPIRE = 3  # change expire_at and write_id, keep the payload
+    ASSERT = 4  # change nothing, only hold the group to the token
+
+
+@dataclass(slots=True, frozen=True)
+class Change:
+    """One key's part of a group.
+
+    ``expect`` is the token that the key must still have (``ABSENT``: it must have no live record),
+    or ``None`` for no condition (allowed for PUT and DELETE; EXPIRE takes the token of a live record).
+    ``record`` is given for PUT (complete) and for EXPIRE (``write_id`` and ``expire_at`` count, the
+    rest is ignored).
+    """
+
+    op: Op
+    key: Key
+    expect: Token | None
+    record: Record | None = None
+
+
+Group = Sequence[Change]
+"""Changes that happen all or not at all.  No key stands twice in a group, nor in the groups of one commit."""
+
+
+@dataclass(slots=True, frozen=True)
+class Outcome:
+    """What became of one group.
+
+    ``tokens`` has the new token of each change, in order (``ABSENT`` for DELETE, ``expect`` for
+    ASSERT), when the group was committed, else it is ``None``.  ``error`` is ``None`` for a conflict:
+    a condition did not hold and nothing of the group was applied.
+    """
+
+    tokens: tuple[Token, ...] | None
+    error: StoreError | None = None
+
+
+CONFLICT: Final = Outcome(None)
+
+
+class KeyInfo(NamedTuple):
+    name: bytes
+    kind: int
+    expire_at: int
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class StoreError(Exception):
+    """The store could not do it.  ``unknown`` is true where a write may have been applied all the same."""
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        super().__init__(message)
+        self.unknown = unknown
+
+
+class KeyTooLong(StoreError):
+    """The store can't hold a key of this length."""
+
+
+class NotAtomic(StoreError):
+    """A group of several keys was given to a store whose ``atomic_groups`` is false."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Store(ABC):
+    """A cold backend.
+
+    ``load`` and ``commit`` never raise for one key's or one group's sake; they raise ``StoreError``
+    when the whole batch failed (the server is away), and ``commit`` reports each group's own fate.
+    An acknowledgement that was lost is settled by reading back the write id, where the server can
+    still be reached; where it can't, the outcome's error says ``unknown``.  No method retries a
+    write by itself.  All may be called concurrently, at most ``concurrency`` loads and commits
+    together.  For ``load`` and conditions, a key that is too long to be stored is an absent one.
+
+    Subclasses set the attributes in ``__init__``: compiled callers don't see those of a plain class.
+    """
+
+    name: str  # of the backend in the configuration
+    type: str  # "postgres", "s3", "sqlite"
+    concurrency: int  # how many batches may be under way at once
+    load_max: int  # most keys that one load may ask for
+    commit_max: int  # most groups that one commit may carry
+    key_max: int  # longest key name that can be stored, bytes
+    bulk_max: int = 262_144  # bytes; larger payloads are brought only by Want.WHOLE
+    atomic_groups: bool = True  # whether a group of several keys is possible
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect and create what is missing.  Raises StoreError in one line that says what to do."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Release everything; safe to call when open failed or never ran."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """One cheap round trip; raises StoreError if the store can't serve now."""
+
+    @abstractmethod
+    async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
+        """Records and tokens of ``keys``, in their order.  Keys are distinct."""
+
+    @abstractmethod
+    async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
+        """Apply each group or leave it, independently of the others; outcomes in order of the groups."""
+
+    @abstractmethod
+    async def scan(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[KeyInfo], bytes | None]:
+        """The next up to ``limit`` live keys that start with ``prefix`` and come after ``after``.
+
+        The order is the store's own and total.  Returns them with the ``after`` of the next call,
+        or ``None`` when the end was reached.  Every key that stood throughout a walk is in it once.
+        """
+
+    @abstractmethod
+    async def size(self, db: int, prefix: bytes) -> int:
+        """The number of live keys that start with ``prefix``."""
+
+    @abstractmethod
+    async def sweep(self, limit: int) -> int:
+        """Remove up to ``limit`` expired records, reading nothing else; returns how many went."""
+
+    @abstractmethod
+    async def clear(self, db: int | None, prefix: bytes) -> int:
+        """Remove every record under ``prefix`` in one database, or in all (``None``); returns how many."""
+
+    @abstractmethod
+    async def quarantine(self, key: Key, record: Record, reason: str) -> None:
+        """Keep a copy of a damaged record aside for inspection; idempotent for one write of a key."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Waiter:
+    """Someone who waits for replies: to requests sent on a lane, or to one command run by a tier.
+
+    Exactly one of the methods is called, once.
+    """
+
+    def __init__(self, frames: int) -> None:
+        self.frames: int = frames  # how many replies are awaited
+
+    @abstractmethod
+    def done(self, wire: bytes, failed: int) -> None:
+        """All replies, as raw frames in order.  The last ``failed`` of them are errors of our own
+        (the connection was lost before the upstream answered)."""
+
+    @abstractmethod
+    def resolve(self, reply: object) -> None:
+        """The one reply, as a value (``proxy.resp.Reply``; a ``CommandError`` is an error reply)."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Lane:
+    """One connection to an upstream, shared by all clients of one database and protocol version."""
+
+    @abstractmethod
+    def send(self, frames: bytes, waiter: Waiter) -> None:
+        """Send ``waiter.frames`` whole requests, each a non-empty array of bulk strings.
+
+        Never blocks and never raises: what can't be sent is answered with errors.  Requests take
+        effect, and are answered, in the order in which they were sent on the lane.
+        """
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Dedicated(Lane):
+    """A connection that one client has for itself, for what would leave state on a shared one."""
+
+    db: int
+    proto: int
+
+    @abstractmethod
+    def release(self, clean: bool) -> None:
+        """Give it back; ``clean`` says that it is as it was got: no watch, same database, nothing awaited."""
+
+
+class Subscription(NamedTuple):
+    """What can be subscribed to; ``command`` is the one that does it: ``subscribe``, ``psubscribe`` …"""
+
+    command: bytes
+    name: bytes
+
+
+Message = Callable[[bytes, bytes, bytes, bytes], None]
+"""Called with the kind (``message``, ``pmessage``, ``smessage``), what was subscribed to, channel, data."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Subscriber:
+    """One connection to an upstream for all that our clients subscribe to there."""
+
+    @abstractmethod
+    async def want(self, names: list[Subscription]) -> None:
+        """Subscribe, and return when it is so; raises StoreError where the upstream can't be asked now."""
+
+    @abstractmethod
+    def drop(self, name: Subscription) -> None:
+        """Nobody wants it any more."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+class Counters(NamedTuple):
+    """What an upstream has done since the start; replies to commands of our own are included."""
+
+    answered: int  # replies
+    lost: int  # replies that never came: the connection was lost
+    refused: int  # requests for which there was no connection
+    connections: int  # made
+    bytes_in: int
+    bytes_out: int
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Upstream:
+    """A Redis that commands are forwarded to."""
+
+    name: str  # of the backend in the configuration
+    in_flight: int  # replies awaited on all lanes
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect once, to know that it is there; raises StoreError in one line that says what to do."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Fail what is in flight and release everything."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """One cheap round trip; raises StoreError if the upstream can't serve now."""
+
+    @abstractmethod
+    def lane(self, db: int, proto: int) -> Lane:
+        """The lane for a database number and RESP version (2 or 3); connects by itself."""
+
+    @abstractmethod
+    async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
+        """A connection of one's own; ``patient``: for requests that may rightly take as long as they like.
+
+        Raises StoreError where there is none to be had.
+        """
+
+    @abstractmethod
+    def subscriber(self, message: Message) -> Subscriber:
+        """A connection for subscriptions, made when the first is wanted; ``message`` is told what comes."""
+
+    @abstractmethod
+    async def call(self, db: int, argv: list[bytes]) -> object:
+        """Run one command for ourselves and return its parsed reply (RESP2 values: bytes, int, list,
+        None).  Raises CommandError for an error reply, StoreError when there was none."""
+
+    @abstractmethod
+    def counters(self) -> Counters: ...

@@ -1,0 +1,269 @@
+"""Sealed values: what a store keeps for one key, self-describing and verifiable.
+
+Format version 1, byte by byte:
+
+    version         1 byte    0x01
+    ids             1 byte    low nibble: codec, high nibble: hash (``codecs.Codec``, ``codecs.Hash``)
+    dictionary id   varint    only with the codec ZSTD_DICTIONARY
+    raw length      varint    bytes of the value before compression
+    digest          32 bytes  only with the hash SHA256
+    payload         the rest  the raw bytes (codec NONE: exactly raw length of them), or one zstd frame
+
+A varint is unsigned LEB128: 7 bits a byte, low bits first, the top bit set on all but the last byte,
+at most 9 bytes (63 bits), and never longer than it must be.  So a seal without a dictionary puts at
+most 38 bytes over the payload of a value below 256 MB.
+
+The digest is SHA-256 (FIPS 180-4) of these, one after the other:
+
+    the header as it stands above, from the version up to and including the raw length
+    varint kind, varint db, varint length of the key's name, the name
+    the raw bytes
+    the payload again, unless the codec is NONE (where it is the raw bytes)
+
+Each part either ends by itself or has its length before it, and the payload is what remains, so no
+two different records give the same input.  The db is covered with the name: a record that is copied
+under another key or database fails, and ``MOVE`` and ``RENAME`` seal anew.  The raw bytes are covered
+so that a wrong dictionary or a codec's fault shows; the payload, since a flipped bit in a zstd frame
+may well decode to the same bytes.  With the hash NONE only what contradicts itself is noticed.
+
+Old versions stay readable for ever: a new one is a new version byte and a branch in ``_parse``.
+
+All functions are pure and may run in any thread: for large values (from some 64 KB on) run ``seal``
+and ``unseal`` in a worker, since zstd and SHA-256 let go of the GIL there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import zstandard
+
+from backends.codecs import (
+    NO_DICTIONARIES,
+    Codec,
+    CodecError,
+    Dictionaries,
+    Hash,
+    compress,
+    decompress,
+)
+
+VERSION: Final = 1
+
+_NONE: Final[int] = Codec.NONE.value
+_ZSTD: Final[int] = Codec.ZSTD.value
+_ZSTD_DICTIONARY: Final[int] = Codec.ZSTD_DICTIONARY.value
+_UNHASHED: Final[int] = Hash.NONE.value
+_SHA256: Final[int] = Hash.SHA256.value
+
+_DIGEST_SIZE: Final = 32
+_VARINT_MAX: Final = 9
+# Below this, joining all that is hashed costs less than the calls that feed it piece by piece.
+_JOIN_MAX: Final = 4096
+
+
+class IntegrityError(Exception):
+    """A sealed value is damaged, or not readable by this release; the message is the reason, one line."""
+
+
+@dataclass(frozen=True)
+class SealPolicy:
+    """How a route's values are sealed.
+
+    ``codec`` is NONE or ZSTD; a ``dictionary`` (with its ``dictionary_id``, from 1) makes ZSTD use it.
+    ``level`` is zstd's; values shorter than ``compress_min`` bytes are kept raw.
+    """
+
+    codec: Codec = Codec.ZSTD
+    level: int = 3
+    compress_min: int = 64
+    hash: Hash = Hash.SHA256
+    dictionary_id: int = 0
+    dictionary: zstandard.ZstdCompressionDict | None = None
+
+    def __post_init__(self) -> None:
+        if self.codec is Codec.ZSTD_DICTIONARY:
+            raise ValueError("ZSTD_DICTIONARY is not chosen, it follows from a dictionary")
+        if (self.dictionary is None) != (self.dictionary_id == 0):
+            raise ValueError("a dictionary and its id, from 1, go together")
+
+
+class Description(NamedTuple):
+    """What a sealed value says of itself; nothing of it is verified."""
+
+    version: int
+    codec: str
+    hash: str
+    dictionary_id: int  # 0: none
+    raw_length: int  # bytes
+    digest: str  # hexadecimal; empty without a hash
+
+
+class _Header:
+    """Where the parts of one sealed value are."""
+
+    def __init__(
+        self, codec: int, hash_id: int, dictionary_id: int, raw_length: int, end: int, payload: int
+    ) -> None:
+        self.codec = codec
+        self.hash_id = hash_id
+        self.dictionary_id = dictionary_id
+        self.raw_length = raw_length
+        self.end = end  # of the header, where the digest starts
+        self.payload = payload  # where it starts
+
+
+def seal(db: int, name: bytes, kind: int, raw: bytes, policy: SealPolicy) -> bytes:
+    """The sealed form of the value ``raw`` of the key ``name``; ``kind`` is its data type, from 0."""
+    codec = _NONE
+    payload = raw
+    if policy.codec is not Codec.NONE and len(raw) >= policy.compress_min:
+        frame = compress(raw, policy.level, policy.dictionary)
+        if len(frame) < len(raw):
+            payload = frame
+            codec = _ZSTD if policy.dictionary is None else _ZSTD_DICTIONARY
+    hash_id = policy.hash.value
+    if codec == _ZSTD_DICTIONARY:
+        header = bytes((VERSION, codec | hash_id << 4)) + _varint(policy.dictionary_id) + _varint(len(raw))
+    else:
+        header = _START[codec | hash_id << 4] + _varint(len(raw))
+    if hash_id == _UNHASHED:
+        return header + payload
+    return header + _digest(header, db, name, kind, raw, payload, codec) + payload
+
+
+def unseal(
+    db: int,
+    name: bytes,
+    kind: int,
+    sealed: bytes,
+    max_raw: int,
+    dictionaries: Dictionaries = NO_DICTIONARIES,
+) -> bytes:
+    """The value that was sealed for this key and kind, verified.
+
+    Raises ``IntegrityError`` for whatever is wrong with it, before anything is decompressed where it
+    claims more than ``max_raw`` bytes.
+    """
+    header = _parse(sealed)
+    codec = header.codec
+    if header.raw_length > max_raw:
+        raise IntegrityError(f"raw length {header.raw_length} is over the limit of {max_raw}")
+    payload = sealed[header.payload :]
+    if codec == _NONE:
+        if len(payload) != header.raw_length:
+            raise IntegrityError(f"{len(payload)} bytes of payload where {header.raw_length} belong")
+        raw = payload
+    else:
+        dictionary: zstandard.ZstdCompressionDict | None = None
+        if codec == _ZSTD_DICTIONARY:
+            dictionary = dictionaries.get(header.dictionary_id)
+            if dictionary is None:
+                raise IntegrityError(f"dictionary {header.dictionary_id} is not there")
+        try:
+            raw = decompress(payload, header.raw_length, dictionary)
+        except CodecError as error:
+            raise IntegrityError(f"decompression failed: {error}") from None
+    if header.hash_id != _UNHASHED:
+        digest = _digest(sealed[: header.end], db, name, kind, raw, payload, codec)
+        if digest != sealed[header.end : header.payload]:
+            raise IntegrityError("the digest does not match")
+    return raw
+
+
+def raw_length(sealed: bytes) -> int:
+    """Bytes of the value before compression, as the header claims.  Raises ``IntegrityError``."""
+    return _parse(sealed).raw_length
+
+
+def describe(sealed: bytes) -> Description:
+    """What the header says, for people.  Raises ``IntegrityError`` where it can't be read."""
+    header = _parse(sealed)
+    return Description(
+        VERSION,
+        Codec(header.codec).name.lower(),
+        Hash(header.hash_id).name.lower(),
+        header.dictionary_id,
+        header.raw_length,
+        sealed[header.end : header.payload].hex(),
+    )
+
+
+def _parse(sealed: bytes) -> _Header:
+    size = len(sealed)
+    if size < 3:
+        raise IntegrityError(f"truncated: {size} bytes are no sealed value")
+    if sealed[0] != VERSION:
+        raise IntegrityError(f"format version {sealed[0]} is not known to this release")
+    codec = sealed[1] & 0x0F
+    if codec > _ZSTD_DICTIONARY:
+        raise IntegrityError(f"codec {codec} is not known to this release")
+    hash_id = sealed[1] >> 4
+    if hash_id != _SHA256 and hash_id != _UNHASHED:
+        raise IntegrityError(f"hash {hash_id} is not known to this release")
+    end = 2
+    dictionary_id = 0
+    if codec == _ZSTD_DICTIONARY:
+        end = _varint_end(sealed, end)
+        dictionary_id = _varint_value(sealed, 2, end)
+    start = end
+    end = _varint_end(sealed, start)
+    raw_length = _varint_value(sealed, start, end)
+    payload = end if hash_id == _UNHASHED else end + _DIGEST_SIZE
+    if payload > size:
+        raise IntegrityError("truncated: the digest is cut")
+    return _Header(codec, hash_id, dictionary_id, raw_length, end, payload)
+
+
+def _digest(header: bytes, db: int, name: bytes, kind: int, raw: bytes, payload: bytes, codec: int) -> bytes:
+    prefix = header + _varint(kind) + _varint(db) + _varint(len(name)) + name
+    if len(raw) <= _JOIN_MAX:
+        if codec == _NONE:
+            return hashlib.sha256(prefix + raw).digest()
+        return hashlib.sha256(prefix + raw + payload).digest()
+    state = hashlib.sha256(prefix)
+    state.update(raw)
+    if codec != _NONE:
+        state.update(payload)
+    return state.digest()
+
+
+def _varint(number: int) -> bytes:
+    if number < 0x80:
+        return _BYTES[number]
+    if number < 0x4000:
+        return _BYTES[number & 0x7F | 0x80] + _BYTES[number >> 7]
+    out = bytearray()
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)
+
+
+def _varint_end(sealed: bytes, start: int) -> int:
+    """Where the varint at ``start`` ends; raises ``IntegrityError`` unless it is a proper one."""
+    position = start
+    while position < len(sealed):
+        if sealed[position] < 0x80:
+            if sealed[position] == 0 and position > start:
+                raise IntegrityError("a number in the header is longer than it must be")
+            return position + 1
+        position += 1
+        if position == start + _VARINT_MAX:
+            raise IntegrityError("a number in the header is too long")
+    raise IntegrityError("truncated: the header is cut")
+
+
+def _varint_value(sealed: bytes, start: int, end: int) -> int:
+    value = 0
+    while end > start:
+        end -= 1
+        value = value << 7 | sealed[end] & 0x7F
+    return value
+
+
+_BYTES: Final = [bytes((n,)) for n in range(256)]
+_START: Final = [bytes((VERSION, ids)) for ids in range(256)]

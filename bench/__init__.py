@@ -1,0 +1,1 @@
+"""Measurements: how fast redtier is, beside other servers and by itself."""

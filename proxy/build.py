@@ -1,0 +1,101 @@
+"""From the configuration to what it describes: backends, homes and routes.
+
+With ``proxy.server`` the only module that sees both sides.  A backend's class is imported when one is
+configured, since some of their libraries take long to load.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from backends.base import Store
+from backends.codecs import Codec, Hash
+from backends.memory import MemoryBackend
+from backends.seal import SealPolicy
+from proxy.cells import ColdPolicy, NearCache
+from proxy.clock import Clock
+from proxy.config import (
+    BackendConfig,
+    ColdBackend,
+    Config,
+    PostgresBackend,
+    RedisBackend,
+    RouteConfig,
+    S3Backend,
+)
+from proxy.config import MemoryBackend as MemoryConfig
+from proxy.homes import ColdHome, MemoryHome, UpstreamHome
+from proxy.keyspace import EventSink, KeyPolicy
+from proxy.prefixes import PrefixMap
+from proxy.resp import BULK_MAX, INLINE_MAX
+from proxy.router import Home, Route, Router
+
+
+def build_router(config: Config, clock: Clock, cache: NearCache, events: EventSink) -> Router:
+    """All routes, and the homes that they lead to; nothing is opened yet."""
+    homes: dict[str, Home] = {}
+    for route in config.routes:
+        if route.backend not in homes:
+            homes[route.backend] = _home(config, config.backends[route.backend], clock, cache, events)
+    return Router([_route(route, homes[route.backend]) for route in config.routes])
+
+
+def _route(route: RouteConfig, home: Home) -> Route:
+    keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
+    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces))
+
+
+def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache, events: EventSink) -> Home:
+    own = backend.name  # other routes' keys come here by what a command finds out only while it runs
+    bounds = (backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    if isinstance(backend, MemoryConfig):
+        policies = PrefixMap(
+            (route.prefix, KeyPolicy(route.ttl, route.max_value, route.backend != own))
+            for route in config.routes
+        )
+        memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
+        return MemoryHome(memory, *bounds)
+    if isinstance(backend, RedisBackend):
+        from backends.redis import RedisUpstream
+
+        # As for other backends: what was taken can be read again, whatever a client may leave unread.
+        reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
+        upstream = RedisUpstream(backend.name, reply_max=reply_max, **_own(backend, BackendConfig))
+        return UpstreamHome(upstream, *bounds)
+    cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
+    home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
+    home.down = "it is being opened"
+    return home
+
+
+def _store(backend: BackendConfig, clock: Clock) -> Store:
+    own = _own(backend, ColdBackend)
+    if isinstance(backend, PostgresBackend):
+        from backends.postgres import PostgresStore
+
+        return PostgresStore(backend.name, clock=clock, **own)
+    if isinstance(backend, S3Backend):
+        from backends.s3 import S3Store
+
+        return S3Store(backend.name, clock=clock, **own)
+    from backends.sqlite import SqliteStore
+
+    return SqliteStore(backend.name, clock=clock, **own)
+
+
+# Any: each backend takes options of its own, under the names that the configuration has for them.
+def _own(backend: BackendConfig, general: type[BackendConfig]) -> dict[str, Any]:
+    """A backend's options but those that all backends like it have."""
+    shared = {field.name for field in fields(general)}
+    return {field.name: getattr(backend, field.name) for field in fields(backend) if field.name not in shared}
+
+
+def _cold_policy(route: RouteConfig, foreign: bool) -> ColdPolicy:
+    policy = SealPolicy(
+        Codec.ZSTD if route.compression == "zstd" else Codec.NONE,
+        route.compression_level,
+        route.compress_min,
+        Hash.SHA256 if route.integrity == "sha256" else Hash.NONE,
+    )
+    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)

@@ -1,0 +1,1 @@
+"""Values and algorithms of Redis' data types; no wire, no I/O."""

@@ -1,0 +1,131 @@
+"""What ``TIER WHERE``, ``TIER ROUTES``, ``MEMORY USAGE`` and ``DEBUG OBJECT`` tell of keys and routes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backends.base import Want
+from backends.seal import IntegrityError
+from backends.seal import describe as describe_seal
+from proxy import errors
+from proxy.answers import Answer
+from proxy.commands.spec import CommandSpec
+from proxy.config import Config
+from proxy.errors import CommandError
+from proxy.homes import ColdHome, MemoryHome, UpstreamHome
+from proxy.keyspace import KIND_NAMES
+from proxy.lru import entry_size
+from proxy.resp import Reply, Simple
+from proxy.router import Route, Router
+
+
+async def where(route: Route, db: int, key: bytes) -> Reply:
+    """Where a key lives and in which form; sizes in bytes, ``expire_at`` in ms since the epoch, 0: never."""
+    home = route.home
+    reply: dict[str, object] = {
+        "route": route.prefix,
+        "backend": home.name,
+        "type": home.type,
+        "cached": 0,
+        "kind": "none",
+        "raw_size": 0,
+        "stored_size": 0,
+        "codec": "none",
+        "digest": "",
+        "version": "",
+        "expire_at": 0,
+    }
+    if isinstance(home, ColdHome):
+        record, token, cached = await home.describe(db, key, Want.WHOLE)
+        reply["cached"] = int(cached)
+        if record is not None:
+            assert record.payload is not None
+            reply["kind"] = KIND_NAMES.get(record.kind, "unknown")
+            reply["raw_size"] = record.raw_size
+            reply["stored_size"] = record.stored_size
+            reply["version"] = str(token)
+            reply["expire_at"] = record.expire_at
+            try:
+                seal = describe_seal(record.payload)
+                reply["codec"] = seal.codec
+                reply["digest"] = f"{seal.hash}:{seal.digest}" if seal.digest else "none"
+            except IntegrityError as error:
+                reply["codec"] = f"damaged: {error}"
+    elif isinstance(home, MemoryHome):
+        entry = home.backend.keyspaces[db].peek(key)
+        if entry is not None:
+            reply["kind"] = KIND_NAMES[entry.kind]
+            reply["raw_size"] = len(entry.value) if isinstance(entry.value, (bytes, bytearray)) else 0
+            reply["stored_size"] = entry_size(entry.key, entry.value)
+            reply["expire_at"] = entry.expire_at
+    elif isinstance(home, UpstreamHome):
+        kind = (await home.kinds(db, [key]))[0]
+        reply["kind"] = kind
+        if kind != "none":
+            expire_at = await home.call(db, [b"PEXPIRETIME", key])
+            reply["expire_at"] = expire_at if isinstance(expire_at, int) and expire_at > 0 else 0
+            size = await home.call(db, [b"MEMORY", b"USAGE", key])
+            reply["stored_size"] = size if isinstance(size, int) else 0
+            if kind == "string":
+                reply["raw_size"] = await home.call(db, [b"STRLEN", key])
+    return reply
+
+
+def describe_routes(router: Router, config: Config) -> Reply:
+    """All routes as maps, in the order of their prefixes."""
+    settings = {route.prefix: route for route in config.routes}
+    return [
+        {
+            "prefix": route.prefix,
+            "backend": route.home.name,
+            "type": route.home.type,
+            "state": f"down: {route.home.down}" if route.home.down else "up",
+            "cache": int(settings[route.prefix].cache),
+            "write": settings[route.prefix].write,
+            "ttl": settings[route.prefix].ttl,
+            "max_value": settings[route.prefix].max_value,
+            "compression": settings[route.prefix].compression,
+            "integrity": settings[route.prefix].integrity,
+            "calls": route.tally.calls,
+            "errors": route.tally.errors,
+        }
+        for route in router.routes
+    ]
+
+
+async def memory_usage(route: Route, db: int, key: bytes) -> Reply:
+    """Bytes that a key takes: of memory, of an upstream's memory, or of the store; None: no such key."""
+    home = route.home
+    if isinstance(home, MemoryHome):
+        entry = home.backend.keyspaces[db].peek(key)
+        return None if entry is None else entry_size(entry.key, entry.value)
+    if isinstance(home, UpstreamHome):
+        return await home.call(db, [b"MEMORY", b"USAGE", key])
+    assert isinstance(home, ColdHome)
+    record, _, _ = await home.describe(db, key, Want.META)
+    return None if record is None else record.stored_size + len(key)
+
+
+async def describe_value(route: Route, table: Mapping[bytes, CommandSpec], db: int, key: bytes) -> Reply:
+    """DEBUG OBJECT's line; ``serializedlength`` is what the key holds where it lives."""
+    home = route.home
+    request = [b"OBJECT", b"ENCODING", key]
+    handler = table[b"object"].subcommands[b"encoding"].handler
+    assert handler is not None
+    if isinstance(home, MemoryHome):
+        encoding = handler(home.backend.keyspaces[db], request)
+    elif isinstance(home, ColdHome):
+        answer = Answer()
+        home.submit(answer, handler, request, db, Want.VALUE, [key])
+        encoding = await answer.future
+    else:
+        assert isinstance(home, UpstreamHome)
+        encoding = await home.call(db, request)
+    size = await memory_usage(route, db, key)
+    if isinstance(encoding, CommandError):
+        raise encoding
+    if not isinstance(encoding, bytes | str) or size is None:
+        raise CommandError(errors.NO_SUCH_KEY)
+    name = encoding if isinstance(encoding, str) else encoding.decode()
+    line = f"Value at:0x0 refcount:1 encoding:{name} serializedlength:{size} lru:0 lru_seconds_idle:0"
+    return Simple(line.encode())

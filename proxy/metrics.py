@@ -1,0 +1,174 @@
+"""What Prometheus is told: our plain integers, made into metrics only when it asks.
+
+Every name begins with ``redtier_``, but for those of the process, which are the same for any program.
+Units are Prometheus' own, seconds and bytes: https://prometheus.io/docs/practices/naming.  Counters begin
+anew with the process, and some of them at ``CONFIG RESETSTAT``; Prometheus allows for both.
+
+The label ``route`` is a prefix as a pattern, ``long:*``: the catch-all's prefix is empty, and an empty
+label is to Prometheus as none at all.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from itertools import accumulate
+from typing import Final, TypeVar
+
+from prometheus_client import ProcessCollector
+from prometheus_client.metrics_core import CounterMetricFamily as Counter
+from prometheus_client.metrics_core import GaugeMetricFamily as Gauge
+from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from proxy import __version__, dispatch
+from proxy.commands.spec import every_spec
+from proxy.homes import ColdHome, MemoryHome, UpstreamHome
+from proxy.info import InfoSource
+from proxy.keyspace import DATABASES
+from proxy.router import Home, Route
+from proxy.tally import LATENCY_BUCKETS
+
+T = TypeVar("T")
+
+_BOUNDS: Final = [*(str(us / 1e6) for us in LATENCY_BUCKETS), "+Inf"]
+_PROCESS: Final = ProcessCollector(registry=None)
+
+
+class Snapshot(Collector):
+    """All metrics of a server at one moment, made on its event loop, to be encoded in any thread.
+
+    ``up`` says of each backend, by its name, whether it answers.
+    """
+
+    def __init__(self, source: InfoSource, up: Mapping[str, bool]) -> None:
+        self._metrics = list(_collect(source, up))
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._metrics
+        yield from _PROCESS.collect()  # goes through the files that are open, as many as there are clients
+
+
+def _collect(source: InfoSource, up: Mapping[str, bool]) -> Iterator[Metric]:
+    yield _build()
+    yield Gauge("redtier_connections", "Clients that are connected.", len(source.clients()))
+    yield Gauge("redtier_connections_max", "Clients that may be connected.", source.max_clients)
+    received, rejected = source.connections_received, source.connections_rejected
+    yield Counter("redtier_connections_received", "Clients that were accepted.", received)
+    yield Counter("redtier_connections_rejected", "Clients that were turned away.", rejected)
+    yield from _routes(source.router.routes)
+    yield from _commands(source)
+    yield from _backends(list(source.homes.values()), up)
+    cache = source.cache
+    yield Gauge("redtier_cache_used_bytes", "Memory of the near cache.", cache.lru.used)
+    yield Gauge("redtier_cache_max_bytes", "Bound of the near cache's memory.", cache.max_bytes)
+    yield Gauge("redtier_cache_copies", "Values in the near cache.", cache.lru.count)
+    yield Counter("redtier_cache_hits", "Reads that the near cache answered.", cache.hits)
+    yield Counter("redtier_cache_misses", "Reads that the near cache could not answer.", cache.misses)
+    yield Counter(
+        "redtier_cache_evictions", "Values removed from the near cache to make room.", cache.evicted
+    )
+
+
+def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]:
+    answers = Gauge("redtier_backend_up", "Whether the backend answers.", labels=["backend", "type"])
+    for home in homes:
+        answers.add_metric([home.name, home.type], up[home.name])
+    yield answers
+    yield from _each(
+        "backend",
+        {home.name: home for home in homes},
+        (Gauge, "redtier_backend_in_flight", "Commands that wait for the backend.", lambda h: h.in_flight),
+    )
+    yield from _each(
+        "backend",
+        {home.name: home.backend for home in homes if isinstance(home, MemoryHome)},
+        (Gauge, "redtier_memory_used_bytes", "Memory of the backend's keys.", lambda m: m.lru.used),
+        (Gauge, "redtier_memory_max_bytes", "Bound of the backend's memory.", lambda m: m.max_bytes),
+        (Gauge, "redtier_memory_keys", "Keys in memory.", lambda m: sum(map(m.size, range(DATABASES)))),
+        (Counter, "redtier_memory_hits", "Reads that found their key.", lambda m: m.hits),
+        (Counter, "redtier_memory_misses", "Reads that found no key.", lambda m: m.misses),
+        (Counter, "redtier_memory_evictions", "Keys removed to make room.", lambda m: m.evicted),
+        (Counter, "redtier_memory_expirations", "Keys removed as expired.", lambda m: m.expired),
+    )
+    yield from _each(
+        "backend",
+        {home.name: home for home in homes if isinstance(home, ColdHome)},
+        (Counter, "redtier_cold_raw_bytes", "Size of values written, raw.", lambda h: h.raw_bytes),
+        (Counter, "redtier_cold_stored_bytes", "Size of values written, sealed.", lambda h: h.stored_bytes),
+        (Counter, "redtier_cold_expirations", "Keys removed as expired.", lambda h: h.expired),
+        (Counter, "redtier_cold_conflicts", "Commits refused: a key had changed.", lambda h: h.conflicts),
+        (Counter, "redtier_cold_integrity_failures", "Damaged values found.", lambda h: h.damaged),
+    )
+    yield from _each(
+        "backend",
+        {home.name: home.upstream.counters() for home in homes if isinstance(home, UpstreamHome)},
+        (Counter, "redtier_upstream_connections", "Connections made.", lambda c: c.connections),
+        (Counter, "redtier_upstream_replies", "Replies received.", lambda c: c.answered),
+        (Counter, "redtier_upstream_lost", "Replies lost with a connection.", lambda c: c.lost),
+        (Counter, "redtier_upstream_refused", "Requests refused: no connection.", lambda c: c.refused),
+        (Counter, "redtier_upstream_received_bytes", "Size of all replies.", lambda c: c.bytes_in),
+        (Counter, "redtier_upstream_sent_bytes", "Size of all requests.", lambda c: c.bytes_out),
+    )
+
+
+def _build() -> Metric:
+    build = {
+        "version": __version__,
+        "python": platform.python_version(),
+        "compiled": "yes" if dispatch.__file__.endswith(tuple(EXTENSION_SUFFIXES)) else "no",
+    }
+    return InfoMetricFamily("redtier_build", "What runs here; compiled is the hot path.", build)
+
+
+def _routes(routes: Sequence[Route]) -> Iterator[Metric]:
+    labels = ["route", "backend"]
+    commands = Counter("redtier_route_commands", "Commands on keys of the route.", labels=labels)
+    failed = Counter("redtier_route_errors", "Commands on keys of the route that failed.", labels=labels)
+    latency = HistogramMetricFamily(
+        "redtier_route_latency_seconds", "From the arrival of a command to its reply.", labels=labels
+    )
+    for route in routes:
+        tally = route.tally
+        values = [route.prefix.decode() + "*", route.home.name]
+        commands.add_metric(values, tally.calls)
+        failed.add_metric(values, tally.errors)
+        buckets = list(zip(_BOUNDS, accumulate(tally.buckets), strict=True))
+        latency.add_metric(values, buckets, tally.sum_us / 1e6)
+    yield from (commands, failed, latency)
+
+
+def _commands(source: InfoSource) -> Iterator[Metric]:
+    yield from _each(
+        "command",
+        # There are hundreds, of which few are ever asked for.
+        {spec.title: spec for spec in every_spec(source.table) if spec.calls or spec.rejected},
+        (Counter, "redtier_command_calls", "Calls of the command.", lambda s: s.calls),
+        (
+            Counter,
+            "redtier_command_seconds",
+            "Time of the command, an estimate by a sample where it is quick.",
+            lambda s: s.timing.sum_us(s.calls) / 1e6,
+        ),
+        (Counter, "redtier_command_failures", "Calls answered with an error.", lambda s: s.failed),
+        (Counter, "redtier_command_rejections", "Requests refused before a call.", lambda s: s.rejected),
+    )
+    yield from _each(
+        "code",
+        source.dispatcher.errors,
+        (Counter, "redtier_errors", "Error replies, by their first word.", lambda count: count),
+    )
+
+
+def _each(
+    label: str,
+    things: Mapping[str, T],
+    *metrics: tuple[type[Counter] | type[Gauge], str, str, Callable[[T], float]],
+) -> Iterator[Metric]:
+    """Metrics by type, name, help text and value, each with a sample of every thing."""
+    for family, name, text, value in metrics:
+        metric = family(name, text, labels=[label])
+        for title, thing in things.items():
+            metric.add_metric([title], value(thing))
+        yield metric

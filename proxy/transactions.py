@@ -1,0 +1,483 @@
+"""EXEC: the queued commands run as one step where their keys live.
+
+Commands on keys in memory, and those without keys, run at once, one after the other; nothing can come in
+between.  Those on a cold home are one job: one transaction of the database, which also asserts that watched
+keys are as they were.  Those on a Redis go to it as a MULTI … EXEC of its own, one run on the lane.
+
+Keys of several homes can't be one step.  That is refused before anything is done, unless the configuration
+opts in to executing each home's part by itself (``[transactions] across = "split"``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Final
+
+from backends.base import Key, Token, Want
+from backends.frames import ReplyFramer
+from proxy import errors
+from proxy.answers import Answer
+from proxy.cells import Handler, WorkingSet
+from proxy.clock import Clock
+from proxy.commands.args import parse_db
+from proxy.commands.scripting import to_upstream
+from proxy.commands.spec import (
+    ADMIN,
+    FORWARD_ONLY,
+    KEYS,
+    NOT_SHARED,
+    PUBSUB,
+    CommandSpec,
+    InvalidKeys,
+    key_positions,
+    lookup,
+)
+from proxy.errors import CommandError, NeedKeys
+from proxy.events import Events, Watch
+from proxy.homes import ColdHome, MemoryHome, UpstreamHome
+from proxy.keyspace import Block, Keyspace, check_size
+from proxy.resp import NULL_ARRAY, OK, Argv, Raw, Reply, encode_command
+from proxy.router import Home, Router
+from proxy.session import HELD_CLOSING, Deferred, Session, Told
+
+SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
+PUBLISH: Final = (b"publish", b"spublish")
+REPLY_MAX: Final = 1 << 40  # bytes; an upstream's replies were bounded when they came in
+
+
+def _unasked(session: Session, spec: CommandSpec, argv: Argv) -> None:
+    pass
+
+
+class Command:
+    """One queued command: in which database it runs, and the place of its reply."""
+
+    def __init__(self, place: int, spec: CommandSpec, argv: Argv, db: int, names: list[bytes]) -> None:
+        self.place: int = place
+        self.spec: CommandSpec = spec
+        self.argv: Argv = argv
+        self.db: int = db
+        self.names: list[bytes] = names
+
+
+class Piece:
+    """What one home does of a transaction; ``home`` is None for all that memory, or nobody, holds."""
+
+    def __init__(self, home: Home | None) -> None:
+        self.home: Home | None = home
+        self.commands: list[Command] = []
+
+
+class Transactions:
+    """Queues, plans and runs the transactions of all sessions."""
+
+    def __init__(
+        self,
+        table: dict[bytes, CommandSpec],
+        router: Router,
+        clock: Clock,
+        events: Events,
+        split: bool,
+        key_max: int,
+    ) -> None:
+        self._table: dict[bytes, CommandSpec] = table
+        self._router: Router = router
+        self._clock: Clock = clock
+        self._events: Events = events
+        self._split: bool = split
+        self._key_max: int = key_max
+        self._telling: set[asyncio.Future[Reply]] = set()  # what EXEC has not waited for
+        # Told of each command that is run, or about to be, for a client that tracks what it reads.
+        self.ran: Callable[[Session, CommandSpec, Argv], object] = _unasked
+
+    # Queueing
+
+    def check(self, spec: CommandSpec, argv: Argv) -> None:
+        """Refuse, when it is queued, a command that could not be run."""
+        if spec.scope != KEYS:
+            if spec.handler is None:
+                raise errors.not_served_yet(spec.title)
+            return
+        names = self._names(spec, argv)
+        if not names and spec.name in FORWARD_ONLY:
+            self._router.of_functions(spec.title)
+        for name in names:
+            if len(name) > self._key_max:
+                raise errors.too_large(len(name), self._key_max, "key_max")
+            route = self._router.find(name)
+            if not isinstance(route.home, UpstreamHome):
+                if spec.handler is None:
+                    raise errors.not_served(spec.title, route.home.type)
+            elif spec.flags & (ADMIN | PUBSUB) or spec.name in NOT_SHARED:
+                raise errors.not_shared(spec.title)
+            elif route.limited:
+                for arg in argv:
+                    check_size(route.policy, arg)
+
+    def _names(self, spec: CommandSpec, argv: Argv) -> list[bytes]:
+        try:
+            return [argv[position] for position in key_positions(spec, argv)]
+        except InvalidKeys:  # its handler says what is wrong
+            return []
+
+    # EXEC
+
+    def execute(self, session: Session) -> Reply:
+        """EXEC's reply, or a Deferred where homes must be waited for.  The transaction is over then."""
+        queue = session.multi
+        assert queue is not None
+        try:
+            if queue.aborted:
+                raise CommandError(errors.EXEC_ABORTED)
+            pieces = self._plan(session, queue.requests)
+        except CommandError:
+            self._leave(session)
+            raise
+        watched = any(not isinstance(watch.home, MemoryHome) for watch in session.watches)
+        if not watched and not session.write_count and all(piece.home is None for piece in pieces):
+            watches, session.watches = session.watches, []
+            session.leave_multi()
+            if not self._untouched(watches):
+                return NULL_ARRAY
+            replies: list[Reply] = [None] * len(queue.requests)
+            for piece in pieces:
+                self._run_here(session, piece, replies)
+            return replies
+        if session.tracking is not None:
+            for piece in pieces:
+                for command in piece.commands:
+                    self.ran(session, command.spec, command.argv)
+        return Deferred(lambda: self._execute(session, pieces, len(queue.requests)))
+
+    def _plan(self, session: Session, requests: list[Argv]) -> list[Piece]:
+        """Each command to its home's piece; raises CROSSTIER where there would be several."""
+        pieces: dict[Home | None, Piece] = {}
+        homes: dict[Home, bytes] = {}  # with a prefix that leads there
+        db = session.db
+        for place, argv in enumerate(requests):
+            spec = lookup(self._table, argv)
+            assert spec is not None
+            names = self._names(spec, argv) if spec.scope == KEYS else []
+            home: Home | None = None
+            if not names and spec.name in SCRIPTS:
+                names = self._unnamed(spec, argv, db)
+            routes = [self._router.find(name) for name in names]
+            if spec.name in PUBLISH and isinstance(self._router.find(argv[1]).home, UpstreamHome):
+                routes = [self._router.find(argv[1])]  # the channel is that Redis' own
+            elif not names and spec.name in FORWARD_ONLY:
+                routes = [self._router.of_functions(spec.title)]
+            for route in routes:
+                if homes and route.home not in homes and not self._split:
+                    raise errors.cross_tier_exec(next(iter(homes.values())), route.prefix)
+                homes.setdefault(route.home, route.prefix)
+                if home is not None and route.home is not home:
+                    raise errors.cross_tier(spec.title, homes[home], route.prefix)
+                if home is None and spec.patterns is not None:
+                    self._router.check_patterns(spec.title, route, spec.patterns(argv))
+                home = route.home
+            owner = None if isinstance(home, MemoryHome) else home
+            piece = pieces.setdefault(owner, Piece(owner))
+            piece.commands.append(Command(place, spec, argv, db, names))
+            if spec.name == b"select":
+                with suppress(CommandError):  # its handler says so
+                    db = parse_db(argv[1])
+        return list(pieces.values())
+
+    def _unnamed(self, spec: CommandSpec, argv: Argv, db: int) -> list[bytes]:
+        """The key that a script which names none uses first: where that one is, the script is to run.
+
+        It is found by running the script with nothing there, which changes nothing.
+        """
+        handler = spec.handler
+        assert handler is not None
+        try:
+            handler(WorkingSet(self._clock, db, []), argv)
+        except NeedKeys as need:
+            if isinstance(self._router.find(need.names[0]).home, UpstreamHome):
+                raise errors.unnamed_key(need.names[0]) from None
+            return [need.names[0]]
+        except CommandError:
+            pass  # it will be the answer
+        return []
+
+    async def _execute(self, session: Session, pieces: list[Piece], count: int) -> Reply:
+        watches, session.watches = session.watches, []
+        session.leave_multi()
+        replies: list[Reply] = [None] * count
+        here = [watch for watch in watches if isinstance(watch.home, MemoryHome)]
+        if not self._untouched(here):
+            self._release(session)
+            return NULL_ARRAY
+        watched = {watch.home for watch in watches}
+        if len(pieces) > 1 or not watched.issubset({piece.home for piece in pieces}):
+            # It can't be one step: what is watched is looked at before anything is done.
+            for home in watched:
+                mine = [watch for watch in watches if watch.home is home]
+                if isinstance(home, ColdHome):
+                    untouched = await self._run_cold(session, home, Piece(home), mine, replies)
+                elif isinstance(home, UpstreamHome):
+                    untouched = await self._run_upstream(session, home, Piece(home), replies)
+                else:
+                    continue
+                if not untouched:
+                    self._release(session)
+                    return NULL_ARRAY
+            watches = []
+        running = []
+        for piece in pieces:
+            home = piece.home
+            if isinstance(home, ColdHome):
+                mine = [watch for watch in watches if watch.home is home]
+                running.append(self._run_cold(session, home, piece, mine, replies))
+            elif isinstance(home, UpstreamHome):
+                running.append(self._run_upstream(session, home, piece, replies))
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        self._release(session)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        if False in outcomes:
+            return NULL_ARRAY
+        for piece in pieces:  # last, since it may tell others of the rest
+            if piece.home is None:
+                self._run_here(session, piece, replies)
+        return replies
+
+    def _leave(self, session: Session) -> None:
+        session.leave_multi()
+        self.unwatch(session)
+
+    # The pieces
+
+    def _run_here(self, session: Session, piece: Piece, replies: list[Reply]) -> None:
+        for command in piece.commands:
+            replies[command.place] = self._run_one(session, command)
+
+    def _run_one(self, session: Session, command: Command) -> Reply:
+        spec = command.spec
+        handler = spec.handler
+        assert handler is not None
+        spec.calls += 1
+        began = time.perf_counter_ns()
+        try:
+            if spec.scope != KEYS:
+                reply = handler(session, command.argv)
+                if isinstance(reply, Told):
+                    telling = asyncio.ensure_future(reply.run())
+                    self._telling.add(telling)
+                    telling.add_done_callback(self._telling.discard)
+                    return reply.reply
+                if isinstance(reply, Deferred):
+                    return _without_waiting(spec, reply.run())
+                return reply
+            if not command.names:
+                nothing = WorkingSet(self._clock, command.db, [])
+                reply = handler(nothing, command.argv)
+                for db, name, key in nothing.effects:  # a script's messages
+                    self._events.event(db, name, key)
+                return reply
+            reply = handler(self._router.find(command.names[0]).keyspaces[command.db], command.argv)
+            if session.tracking is not None:
+                self.ran(session, spec, command.argv)
+            return reply.empty if isinstance(reply, Block) else reply
+        except NeedKeys:
+            return InvalidKeys()
+        except CommandError as error:
+            spec.failed += 1
+            session.count_error(error.code, 1)
+            return error
+        finally:
+            _measure(session, [command], began)
+
+    async def _run_cold(
+        self, session: Session, home: ColdHome, piece: Piece, watches: list[Watch], replies: list[Reply]
+    ) -> bool:
+        """Whether it was done: false if a watched key was touched."""
+        commands = piece.commands
+        began = time.perf_counter_ns()
+        keys = [Key(command.db, name) for command in commands for name in command.names]
+        keys += [Key(watch.where[0], watch.where[1]) for watch in watches]
+        need = max([Want.META if watches else Want.NOTHING, *(command.spec.need for command in commands)])
+        waiter = Answer(owner=session)
+        step = _one_step(commands, watches)
+        home.submit_keys(waiter, step, [b"EXEC"], session.db, need, list(dict.fromkeys(keys)))
+        reply = await waiter.future
+        if isinstance(reply, CommandError):
+            raise reply
+        if reply is NULL_ARRAY:
+            return False
+        for command, each in zip(commands, reply, strict=True):
+            command.spec.calls += 1
+            if isinstance(each, CommandError):
+                command.spec.failed += 1
+                session.count_error(each.code, 1)
+            replies[command.place] = each
+        _measure(session, commands, began)
+        return True
+
+    async def _run_upstream(
+        self, session: Session, home: UpstreamHome, piece: Piece, replies: list[Reply]
+    ) -> bool:
+        """As ``_run_cold``; keys that are watched there are so on a connection of the session's own."""
+        began = time.perf_counter_ns()
+        lane_db = db = piece.commands[0].db if piece.commands else session.db
+        own = session.dedicated.pop(home, None)
+        requests: list[Argv] = [] if own is None else [[b"SELECT", b"%d" % db]]
+        requests.append([b"MULTI"])
+        places: list[int] = []  # of each reply within EXEC's; -1 for what we have added
+        for command in piece.commands:
+            if command.db != db:
+                db = command.db
+                requests.append([b"SELECT", b"%d" % db])
+                places.append(-1)
+            requests.append(to_upstream(command.argv))
+            places.append(command.place)
+            command.spec.calls += 1
+        if db != lane_db:
+            requests.append([b"SELECT", b"%d" % lane_db])
+            places.append(-1)
+        requests.append([b"EXEC"])
+        before = len(requests) - 1  # replies that go before EXEC's
+        if own is None:
+            lane = home.lanes[2 * lane_db + session.proto - 2] or home.connect(lane_db, session.proto)
+        else:
+            lane = own
+            requests.append([b"SELECT", b"%d" % own.db])
+        waiter = Answer(len(requests))
+        lane.send(b"".join(map(encode_command, requests)), waiter)
+        wire = await waiter.future
+        if own is not None:
+            own.release(wire.endswith(b"+OK\r\n"))
+        framer = ReplyFramer(REPLY_MAX)
+        framer.feed(wire)
+        framer.take(before)
+        last = framer.take(1)
+        assert last is not None
+        if last.startswith(b"-"):
+            raise CommandError(last[1:-2].decode("utf-8", "replace"))
+        if last.startswith((b"*-1", b"_")):
+            return False
+        framer = ReplyFramer(REPLY_MAX)
+        framer.feed(last[last.index(b"\r\n") + 2 :])
+        for place in places:
+            frame = framer.take(1)
+            assert frame is not None
+            if place >= 0:
+                replies[place] = Raw(frame)
+                if frame.startswith(b"-"):
+                    session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
+        _measure(session, piece.commands, began)
+        return True
+
+    # WATCH
+
+    async def watch(self, session: Session, names: list[bytes]) -> Reply:
+        for name in names:
+            if any(watch.where == (session.db, name) for watch in session.watches):
+                continue
+            route = self._router.find(name)
+            home = route.home
+            watch = Watch((session.db, name), home)
+            if isinstance(home, MemoryHome):
+                watch.existed = route.keyspaces[session.db].peek(name) is not None
+                self._events.watch(watch)
+            elif isinstance(home, ColdHome):
+                waiter = Answer()
+                home.submit(waiter, _token, [name], session.db, Want.META, [name])
+                reply = await waiter.future
+                if isinstance(reply, CommandError):
+                    raise reply
+                watch.token = reply
+            elif isinstance(home, UpstreamHome):
+                await self._watch_upstream(session, home, name)
+            session.watches.append(watch)
+        return OK
+
+    async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> None:
+        own = session.dedicated.get(home)
+        if own is None:
+            own = await home.dedicated(session.db, session.proto, False)
+            if session.held & HELD_CLOSING:  # it has left in the meantime
+                own.release(True)
+                raise CommandError(errors.INTERNAL)
+            session.dedicated[home] = own
+        requests = [[b"SELECT", b"%d" % session.db], [b"WATCH", name]]
+        waiter = Answer(len(requests))
+        own.send(b"".join(map(encode_command, requests)), waiter)
+        wire = await waiter.future
+        if not wire.endswith(b"+OK\r\n"):
+            raise CommandError(wire[:-2].rpartition(b"\r\n-")[2].decode("utf-8", "replace"))
+
+    def unwatch(self, session: Session) -> None:
+        watches, session.watches = session.watches, []
+        for watch in watches:
+            if isinstance(watch.home, MemoryHome):
+                self._events.unwatch(watch)
+        self._release(session)
+
+    def _release(self, session: Session) -> None:
+        for own in session.dedicated.values():
+            own.release(False)
+        session.dedicated.clear()
+
+    def _untouched(self, watches: list[Watch]) -> bool:
+        """Whether these keys, all in memory, are as they were; they are not watched any more."""
+        untouched = True
+        for watch in watches:
+            self._events.unwatch(watch)
+            db, name = watch.where
+            exists = self._router.find(name).keyspaces[db].peek(name) is not None
+            if watch.touched or (watch.existed and not exists):
+                untouched = False
+        return untouched
+
+
+def _measure(session: Session, commands: list[Command], began: int) -> None:
+    """Commands that ran together have taken until now, from ``began`` on, ns of the performance counter."""
+    ns = time.perf_counter_ns() - began
+    for command in commands:
+        command.spec.timing.exact.add(1, ns)
+    if commands and ns // 1000 >= session.hub.slow_us:
+        first = commands[0]
+        session.hub.took_long(session, first.spec.timing, first.argv, ns // 1000, len(commands) - 1)
+
+
+def _one_step(commands: list[Command], watches: list[Watch]) -> Handler:
+    """All commands as one handler; NULL_ARRAY if a watched key is not as it was."""
+
+    def run(ks: Keyspace, argv: Argv) -> Reply:
+        for watch in watches:
+            db, name = watch.where
+            if _token(ks.at(db), [name]) != watch.token:
+                return NULL_ARRAY
+        replies: list[Reply] = []
+        for command in commands:
+            handler = command.spec.handler
+            assert handler is not None
+            try:
+                reply = handler(ks if command.db == ks.db else ks.at(command.db), command.argv)
+                replies.append(reply.empty if isinstance(reply, Block) else reply)
+            except CommandError as error:
+                replies.append(error)
+        return replies
+
+    return run
+
+
+def _token(ks: Keyspace, argv: Argv) -> Token:
+    assert isinstance(ks, WorkingSet)
+    return ks.token(argv[0])
+
+
+def _without_waiting(spec: CommandSpec, work: Awaitable[Reply]) -> Reply:
+    """The reply of what speaks for all backends, where none of them must be waited for."""
+    assert isinstance(work, Coroutine)
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    work.close()
+    raise errors.not_in_exec(spec.title)

@@ -1,0 +1,1 @@
+"""The clients that people use, on keys of every home."""

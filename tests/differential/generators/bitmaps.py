@@ -1,0 +1,54 @@
+"""Bits of strings, over few of them, so that commands change what others have set."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from proxy.resp import Argv
+from tests.differential.generators import ANY_TYPE, INTEGERS, KEYS, any_case, command
+
+BITS = st.sampled_from([b"0", b"1", b"0", b"1", b"2", b"x"])
+OFFSETS = st.one_of(
+    st.integers(0, 100).map(b"%d".__mod__),
+    st.sampled_from([b"-1", b"x", b"4294967296", b"#1", b"1000"]),
+)
+ENDS = st.one_of(st.integers(-30, 30).map(b"%d".__mod__), INTEGERS)
+UNITS = st.sampled_from([[], [b"BIT"], [b"bit"], [b"BYTE"], [b"WORD"]])
+TYPES = st.one_of(
+    st.tuples(st.sampled_from([b"i", b"u"]), st.integers(1, 64).map(b"%d".__mod__)).map(b"".join),
+    st.sampled_from([b"u8", b"i8", b"u64", b"i64", b"i65", b"u0", b"8", b"U8"]),
+)
+# Not so far that times the width it would be beyond 64 bits, where Redis forgets the upper ones.
+PLACES = st.one_of(OFFSETS, st.integers(0, 20).map(b"#%d".__mod__))
+OPERATIONS = st.one_of(
+    st.tuples(st.just(b"GET"), TYPES, PLACES),
+    st.tuples(st.sampled_from([b"SET", b"INCRBY", b"incrby"]), TYPES, PLACES, INTEGERS),
+    st.tuples(st.just(b"OVERFLOW"), st.sampled_from([b"WRAP", b"SAT", b"FAIL", b"fail", b"OFF"])),
+)
+
+
+def fields(name: str) -> st.SearchStrategy[Argv]:
+    operations = st.lists(OPERATIONS, max_size=4).map(lambda many: [word for each in many for word in each])
+    return st.builds(list.__add__, command(name, KEYS), operations)
+
+
+COMMANDS = st.one_of(
+    command("SETBIT", KEYS, OFFSETS, BITS),
+    command("GETBIT", KEYS, OFFSETS),
+    command("BITCOUNT", KEYS),
+    st.builds(list.__add__, command("BITCOUNT", KEYS, ENDS, ENDS), UNITS),
+    command("BITPOS", KEYS, BITS),
+    command("BITPOS", KEYS, BITS, ENDS),
+    st.builds(list.__add__, command("BITPOS", KEYS, BITS, ENDS, ENDS), UNITS),
+    command("BITOP", st.sampled_from([b"AND", b"OR", b"XOR", b"NOT", b"xor"]), KEYS, KEYS),
+    command("BITOP", st.sampled_from([b"AND", b"OR", b"XOR", b"NOT"]), KEYS, KEYS, KEYS, KEYS),
+    fields("BITFIELD"),
+    fields("BITFIELD_RO"),
+    command("APPEND", KEYS, st.binary(max_size=8)),
+    ANY_TYPE,
+).flatmap(any_case)
+START = [
+    [b"SET", b"a", b"\xff\xff\x0f\x00"],
+    [b"SET", b"b", b"\x00\x00\x00\x00\x00\x01"],
+    [b"SET", b"c", b"123"],
+]

@@ -1,0 +1,37 @@
+"""HyperLogLogs of few items and of thousands, in both forms; GET shows all of their bytes."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from proxy.resp import Argv
+from tests.differential.generators import ANY_TYPE, KEYS, VALUES, any_case, command
+
+
+def numbered(first: int, size: int) -> Argv:
+    return [b"%d" % number for number in range(first, first + size)]
+
+
+FEW = st.lists(VALUES, max_size=5)
+SOME = st.builds(numbered, st.integers(0, 10_000), st.integers(1, 60))
+MANY = st.builds(numbered, st.integers(0, 10_000), st.just(1600))  # beyond the sparse form; slow
+ITEMS = st.integers(0, 30).flatmap(lambda choice: MANY if choice == 30 else SOME if choice % 2 else FEW)
+
+COMMANDS = st.one_of(
+    st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
+    st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
+    command("GET", KEYS),
+    command("GET", KEYS),
+    command("PFCOUNT", KEYS),
+    command("PFCOUNT", KEYS, KEYS, KEYS),
+    command("PFMERGE", KEYS, KEYS),
+    command("PFMERGE", KEYS, KEYS, KEYS, KEYS),
+    command("PFDEBUG", st.sampled_from([b"ENCODING", b"DECODE", b"TODENSE", b"GETREG", b"OTHER"]), KEYS),
+    ANY_TYPE,
+).flatmap(any_case)
+START = [
+    [b"PFADD", b"a", *numbered(0, 200)],
+    [b"PFADD", b"b", b"x", b"y"],
+    [b"PFADD", b"c", *numbered(150, 200)],
+    [b"PFDEBUG", b"TODENSE", b"c"],
+]

@@ -1,0 +1,1 @@
+"""What goes wrong where redtier runs: servers die, networks cut and stall, clients misbehave."""
