@@ -5,7 +5,8 @@ queues of all its keys, and its handler runs again whenever one of them was writ
 the clients came.  On a cold home each run is a job like any other.  A client that waits holds its session:
 what it sends meanwhile is run afterwards.
 
-On a Redis a blocking command has a connection of its own for as long as it takes.
+On a Redis a blocking command has a connection of its own for as long as it takes.  They are sent in the order
+in which they came, however long a connection takes to be had.
 """
 
 from __future__ import annotations
@@ -54,10 +55,12 @@ class Blocked(Awaited):
 class Elsewhere:
     """One command that waits at a Redis."""
 
-    def __init__(self, home: UpstreamHome, work: asyncio.Task[None]) -> None:
+    def __init__(self, home: UpstreamHome, before: asyncio.Event) -> None:
         self.home: UpstreamHome = home
-        self.work: asyncio.Task[None] = work
-        self.id: int = 0  # of its client there, once that is known
+        self.before: asyncio.Event = before  # set once the one before it has been sent
+        self.sent: asyncio.Event = asyncio.Event()  # or never will be
+        self.work: asyncio.Task[None] | None = None
+        self.id: int = 0  # of its client there, once it waits there
         self.unblock: bytes = b""  # how it is to end, where that was asked for before
 
 
@@ -100,11 +103,12 @@ class Blocking:
         self._clock = clock
         self._blocked: dict[Session, Blocked] = {}
         self._elsewhere: dict[Session, Elsewhere] = {}
+        self._sent: dict[UpstreamHome, asyncio.Event] = {}  # of the last command for each
 
     @property
     def count(self) -> int:
-        """Clients that wait."""
-        return len(self._blocked) + len(self._elsewhere)
+        """Clients that wait, here or at a Redis."""
+        return len(self._blocked) + sum(elsewhere.id != 0 for elsewhere in self._elsewhere.values())
 
     # Beginning to wait
 
@@ -217,7 +221,7 @@ class Blocking:
         if blocked is not None:
             self._leave(blocked)
         elsewhere = self._elsewhere.pop(session, None)
-        if elsewhere is not None:
+        if elsewhere is not None and elsewhere.work is not None:
             elsewhere.work.cancel()
 
     def unblock(self, session: Session, error: bool) -> bool:
@@ -243,23 +247,31 @@ class Blocking:
     # At a Redis
 
     def wait_elsewhere(self, session: Session, slot: Slot, home: UpstreamHome, argv: Argv) -> None:
-        work = asyncio.get_running_loop().create_task(self._wait_elsewhere(session, slot, home, argv))
-        elsewhere = self._elsewhere[session] = Elsewhere(home, work)
+        before = self._sent.get(home)
+        if before is None:
+            before = asyncio.Event()
+            before.set()
+        elsewhere = self._elsewhere[session] = Elsewhere(home, before)
+        self._sent[home] = elsewhere.sent
+        work = self._wait_elsewhere(session, slot, elsewhere, argv)
+        elsewhere.work = asyncio.get_running_loop().create_task(work)
+        elsewhere.work.add_done_callback(lambda _: elsewhere.sent.set())
         if session.finishing:  # it is about to leave
             elsewhere.unblock = b"TIMEOUT"
         self.hold(session)
 
-    async def _wait_elsewhere(self, session: Session, slot: Slot, home: UpstreamHome, argv: Argv) -> None:
+    async def _wait_elsewhere(self, session: Session, slot: Slot, elsewhere: Elsewhere, argv: Argv) -> None:
         own: Dedicated | None = None
         reply: Reply = CommandError(errors.INTERNAL)
         try:
-            own = await home.dedicated(session.db, session.proto, True)
+            own = await elsewhere.home.dedicated(session.db, session.proto, True)
+            await elsewhere.before.wait()
             identity = Answer()
             own.send(encode_command([b"CLIENT", b"ID"]), identity)
             answer = Answer()
             own.send(encode_command(argv), answer)
+            elsewhere.sent.set()
             wire = await identity.future
-            elsewhere = self._elsewhere[session]
             if wire.startswith(b":"):
                 elsewhere.id = int(wire[1:-2])
                 if elsewhere.unblock:

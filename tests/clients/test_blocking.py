@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 import redis
 
-from tests.homes import PREFIXES
+from tests.faultproxy import Direction, FaultProxy
+from tests.homes import PREFIXES, toml
 from tests.rawclient import RawClient
-from tests.servers import RedtierServer, wait_until
+from tests.servers import RedisServer, RedtierServer, wait_until
 
 EACH = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 
@@ -28,10 +30,10 @@ def bulk(*items: str) -> bytes:
 
 @EACH
 def test_who_came_first_is_served_first(port: int, prefix: str) -> None:
-    clients = [RawClient(port) for _ in range(3)]
     # Several objects in S3 can't be looked at in one step.
     keys = f"{prefix}q" if prefix == PREFIXES["s3"] else f"{prefix}other {prefix}q"
-    with RawClient(port) as writer:
+    with ExitStack() as stack:
+        writer, *clients = [stack.enter_context(RawClient(port)) for _ in range(4)]
         for number, client in enumerate(clients):
             client.send(f"BLPOP {keys} 0")
             wait_until(lambda number=number: waiting(writer) == number + 1)  # type: ignore[misc]
@@ -42,8 +44,32 @@ def test_who_came_first_is_served_first(port: int, prefix: str) -> None:
         writer.ask(f"RPUSH {prefix}q c")
         assert clients[2].frame() == b"*2\r\n" + bulk(f"{prefix}q", "c")
         assert waiting(writer) == 0
-    for client in clients:
-        client.socket.close()
+
+
+def test_who_came_first_is_served_first_though_its_connection_to_a_redis_comes_later() -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(RedisServer())
+        proxy = stack.enter_context(FaultProxy(upstream.port))
+        redis_only = toml(
+            {"backends.main": {"type": "redis", "url": f"redis://127.0.0.1:{proxy.port}"}}, {"": "main"}
+        )
+        port = stack.enter_context(RedtierServer(redis_only)).port
+        first, other, writer = (stack.enter_context(RawClient(port, proto)) for proto in (3, 2, 2))
+        other.send("BLPOP q 1")
+        assert writer.ask("RPUSH q a") == b":1\r\n"
+        assert other.frame() == b"*2\r\n" + bulk(
+            "q", "a"
+        )  # and its connection is there for the next such one
+        proxy.stall(Direction.DOWN)
+        first.send("BLPOP q 0")
+        wait_until(lambda: proxy.held(Direction.DOWN))
+        other.send("BLPOP q 0")
+        assert writer.ask("CLIENT ID").startswith(b":")  # redtier has read the other's
+        proxy.resume(Direction.DOWN)
+        wait_until(lambda: waiting(writer) == 2)
+        assert writer.ask("RPUSH q b c") == b":2\r\n"
+        assert first.frame() == b"*2\r\n" + bulk("q", "b")
+        assert other.frame() == b"*2\r\n" + bulk("q", "c")
 
 
 @EACH
