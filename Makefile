@@ -1,7 +1,8 @@
 # One door to everything: each target first installs what it needs, which is quick when all is there.
 #
 #   make serve   run redtier as it is without a configuration; ARGS="--config my.toml" for another
-#   make test    the suite on the compiled tree, then what is compiled once more as plain Python
+#   make test    the suite on the compiled tree, then what is compiled once more as plain Python; WORKERS=1 for
+#                one test at a time, ARGS="tests/test_serve.py -k tls" for some of them
 #   make test-long   the same with ten times as many generated sequences, every target in every protocol
 #   make check   format, lint, types, layers
 #   make bench   what parts of redtier cost, redtier side by side with other servers, and its other promises
@@ -10,8 +11,11 @@
 PYTHON ?= python3
 ARGS ?=
 
+WORKERS ?= 2
+
 BIN := .venv/bin
-PYTEST := $(BIN)/python -P -m pytest $(ARGS)
+PYTEST := $(BIN)/python -P -m pytest
+TESTS := $(PYTEST) -n $(WORKERS) --dist worksteal $(ARGS)
 SOURCES := $(shell find proxy backends -name '*.py' -o -name '*.json' -o -name '*.lua')
 # Nothing is compiled without a C compiler, and then the sources themselves are run.
 TREE := $(if $(shell command -v cc gcc),compiled,plain)
@@ -26,10 +30,10 @@ serve: build
 
 test: build servers .venv/dev .venv/clients tests/node/node_modules
 ifeq ($(TREE),compiled)
-	REDTIER_TREE=compiled $(PYTEST) -m 'not plain'
-	REDTIER_TREE=plain $(PYTEST) -m 'not once'
+	REDTIER_TREE=compiled $(TESTS) -m 'not plain'
+	REDTIER_TREE=plain $(TESTS) -m 'not once'
 else
-	REDTIER_TREE=plain $(PYTEST)
+	REDTIER_TREE=plain $(TESTS)
 endif
 
 test-long:
@@ -43,7 +47,7 @@ check: .venv/dev
 
 bench: build servers .venv/bench
 	tools/setup bench
-	REDTIER_TREE=$(TREE) $(PYTEST) bench
+	REDTIER_TREE=$(TREE) $(PYTEST) bench $(ARGS)
 	PYTHONPATH=. $(BIN)/python -P -m bench.versus
 	PYTHONPATH=. $(BIN)/python -P -m bench.families
 	PYTHONPATH=. $(BIN)/python -P -m bench.stalls
