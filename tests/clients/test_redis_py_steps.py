@@ -242,16 +242,20 @@ class TestListening:
         ]
 
     async def test_asyncio(self, async_client: AsyncRedis, prefix: str) -> None:
-        async with async_client.pubsub(ignore_subscribe_messages=True) as listener:
+        async with async_client.pubsub() as listener:
             await listener.subscribe(f"{prefix}a", f"{prefix}b")
             await listener.psubscribe(f"{prefix}p*")
-            speaker = asyncio.create_task(self._speak(async_client, prefix))
+            speaker = None
             heard = []
             async with asyncio.timeout(10):
                 async for message in listener.listen():
-                    heard.append((message["channel"], message["data"]))
+                    if message["type"].endswith("message"):
+                        heard.append((message["channel"], message["data"]))
+                    elif message["data"] == 3:  # it is subscribed to all, and not before it is told so
+                        speaker = asyncio.create_task(self._speak(async_client, prefix))
                     if message["data"] == "end":
                         break
+            assert speaker is not None
             await speaker
             wanted = [("b", "0"), ("p", "1"), ("a", "2"), ("p", "end")]
             assert heard == [(f"{prefix}{name}", data) for name, data in wanted]
