@@ -270,6 +270,31 @@ class Subscriber:
     async def close(self) -> None: ...
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Invalidations:
+    """Hears which keys of an upstream change."""
+
+    @abstractmethod
+    def began(self) -> None:
+        """From now on every change is told."""
+
+    @abstractmethod
+    def changed(self, keys: list[bytes] | None) -> None:
+        """Keys, whatever their database, that were changed by anybody; None: any may have been."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Changes are not told any more."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Tracker:
+    """One connection to an upstream for what it tells of changes; it is made again when it is lost."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
 class Counters(NamedTuple):
     """What an upstream has done since the start; replies to commands of our own are included."""
 
@@ -314,6 +339,13 @@ class Upstream:
     @abstractmethod
     def subscriber(self, message: Message) -> Subscriber:
         """A connection for subscriptions, made when the first is wanted; ``message`` is told what comes."""
+
+    @abstractmethod
+    def tracker(self, prefixes: list[bytes], told: Invalidations) -> Tracker:
+        """Have changes of the keys that start with one of ``prefixes`` told, from soon on.
+
+        None of the prefixes starts with another.
+        """
 
     @abstractmethod
     async def call(self, db: int, argv: list[bytes]) -> object:

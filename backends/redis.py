@@ -18,7 +18,17 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
-from backends.base import Counters, Dedicated, Message, StoreError, Subscriber, Upstream, Waiter
+from backends.base import (
+    Counters,
+    Dedicated,
+    Invalidations,
+    Message,
+    StoreError,
+    Subscriber,
+    Tracker,
+    Upstream,
+    Waiter,
+)
 from backends.frames import FramingError
 from backends.lanes import Call, RedisLane
 from proxy.errors import CommandError
@@ -73,6 +83,7 @@ class RedisUpstream(Upstream):
     ``tls_ca``, ``tls_cert`` and ``tls_key`` are paths of PEM files; "" for the system's authorities, and for
     no certificate of our own.  ``timeout`` is how long an upstream may be silent while it owes a reply, and
     ``backoff_max`` the longest pause between two attempts to connect.  ``reply_max`` bounds one reply.
+    ``cache_heartbeat`` is how long it may be silent where it tells of changes, before it is taken as lost.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
     """
@@ -91,6 +102,7 @@ class RedisUpstream(Upstream):
         backoff_max: int = 2000,
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
+        cache_heartbeat: int = 1000,
     ) -> None:
         self.name = name
         self.in_flight = 0
@@ -106,6 +118,7 @@ class RedisUpstream(Upstream):
         self._keepers: list[asyncio.Task[None]] = []
         self._closed = False
         self._dedicated_max = dedicated_max
+        self._cache_heartbeat = cache_heartbeat
         self._dedicated = 0  # connections that somebody has for himself, or that wait for somebody
         self._idle: dict[tuple[int, int, bool], list[_Dedicated]] = {}
 
@@ -179,6 +192,11 @@ class RedisUpstream(Upstream):
         from backends.redis_subscriber import RedisSubscriber
 
         return RedisSubscriber(self, message)
+
+    def tracker(self, prefixes: list[bytes], told: Invalidations) -> Tracker:
+        from backends.redis_tracker import RedisTracker
+
+        return RedisTracker(self, prefixes, self._cache_heartbeat, told)
 
     async def call(self, db: int, argv: Argv) -> object:
         call = Call(1, asyncio.get_running_loop().create_future())

@@ -9,14 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import Final, cast
-
-import hiredis
+from typing import Final
 
 from backends.base import Message, StoreError, Subscriber, Subscription
 from backends.redis import BACKOFF_MIN, RedisUpstream
-from proxy.errors import CommandError
-from proxy.resp import Argv, encode_command
+from backends.redis_listener import Listener
+from proxy.resp import Argv
 
 log = logging.getLogger("redtier.subscriber")
 
@@ -86,7 +84,7 @@ class RedisSubscriber(Subscriber):
                 attempt = 0
                 for name in self._wanted:
                     link.send(name.command, name.name)
-                await link.watch()
+                await link.watch(PING_EVERY)
             except Exception as error:
                 log.warning("backend '%s': no subscriptions: %s", upstream.name, upstream.reason(error))
             finally:
@@ -103,45 +101,14 @@ class RedisSubscriber(Subscriber):
             future.set_result(None)
 
 
-class _Link(asyncio.Protocol):
-    """One connection, which begins with a greeting."""
-
+class _Link(Listener):
     def __init__(self, subscriber: RedisSubscriber, message: Message, greeting: list[Argv]) -> None:
-        loop = asyncio.get_running_loop()
-        self.greeted: asyncio.Future[None] = loop.create_future()
+        super().__init__(greeting)
         self._subscriber = subscriber
         self._message = message
-        self._greeting = greeting
-        self._missing = len(greeting)
-        self._reader = hiredis.Reader(replyError=CommandError)
-        self._transport: asyncio.Transport | None = None
-        self._lost: asyncio.Future[None] = loop.create_future()
-        self._heard = True  # since the last look
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        for argv in self._greeting:
-            self.send(*argv)
-
-    def data_received(self, data: bytes) -> None:
-        self._heard = True
-        self._reader.feed(data)
-        try:
-            while (reply := self._reader.gets()) is not False:
-                self._take(reply)
-        except Exception as error:
-            self._lose(error)
-
-    def _take(self, reply: object) -> None:
-        if self._missing:
-            if isinstance(reply, CommandError) and reply.code != "NOPERM":
-                raise reply
-            self._missing -= 1
-            if not self._missing and not self.greeted.done():
-                self.greeted.set_result(None)
-        elif isinstance(reply, CommandError):
-            raise reply
-        elif isinstance(reply, list):
+    def take(self, reply: object) -> None:
+        if isinstance(reply, list):
             kind = reply[0]
             if kind in UNDO:
                 self._subscriber.took(Subscription(kind, reply[1]))
@@ -149,33 +116,3 @@ class _Link(asyncio.Protocol):
                 self._message(kind, reply[1], reply[2], reply[3])
             elif kind in (b"message", b"smessage"):
                 self._message(kind, reply[1], reply[1], reply[2])
-
-    def send(self, *argv: bytes) -> None:
-        if self._transport is not None:
-            self._transport.write(encode_command(list(argv)))
-
-    async def watch(self) -> None:
-        """Return by raising what ended the connection; a silent upstream does too."""
-        while True:
-            self._heard = False
-            self.send(b"PING")
-            await asyncio.wait([self._lost], timeout=PING_EVERY)
-            if self._lost.done():
-                self._lost.result()
-            if not self._heard:
-                raise StoreError("no answer to PING")
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._lose(error or ConnectionResetError("the connection was closed"))
-
-    def _lose(self, error: Exception) -> None:
-        for future in (self.greeted, self._lost):
-            if not future.done():
-                future.set_exception(error)
-        self._lost.exception()  # is told once, by whoever awaits it
-        self.greeted.exception()
-        self.close()
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()

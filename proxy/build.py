@@ -15,6 +15,7 @@ from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy, NearCache
 from proxy.clock import Clock
+from proxy.commands.spec import CommandSpec
 from proxy.config import (
     BackendConfig,
     ColdBackend,
@@ -27,23 +28,31 @@ from proxy.config import (
 from proxy.config import MemoryBackend as MemoryConfig
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
+from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
 from proxy.router import Home, Route, Router
 
 
-def build_router(config: Config, clock: Clock, cache: NearCache, events: EventSink) -> Router:
+def build_router(
+    config: Config, clock: Clock, cache: NearCache, events: EventSink, table: dict[bytes, CommandSpec]
+) -> Router:
     """All routes, and the homes that they lead to; nothing is opened yet."""
     homes: dict[str, Home] = {}
     for route in config.routes:
         if route.backend not in homes:
-            homes[route.backend] = _home(config, config.backends[route.backend], clock, cache, events)
+            backend = config.backends[route.backend]
+            if isinstance(backend, RedisBackend):
+                homes[route.backend] = _upstream_home(config, backend, clock, cache, table)
+            else:
+                homes[route.backend] = _home(config, backend, clock, cache, events)
     return Router([_route(route, homes[route.backend]) for route in config.routes])
 
 
 def _route(route: RouteConfig, home: Home) -> Route:
     keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
-    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces))
+    near = route.cache and isinstance(home, UpstreamHome)
+    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near)
 
 
 def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache, events: EventSink) -> Home:
@@ -56,17 +65,38 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         )
         memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
         return MemoryHome(memory, *bounds)
-    if isinstance(backend, RedisBackend):
-        from backends.redis import RedisUpstream
-
-        # As for other backends: what was taken can be read again, whatever a client may leave unread.
-        reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
-        upstream = RedisUpstream(backend.name, reply_max=reply_max, **_own(backend, BackendConfig))
-        return UpstreamHome(upstream, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
     home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
     home.down = "it is being opened"
     return home
+
+
+def _upstream_home(
+    config: Config, backend: RedisBackend, clock: Clock, cache: NearCache, table: dict[bytes, CommandSpec]
+) -> UpstreamHome:
+    from backends.redis import RedisUpstream
+
+    # As for other backends: what was taken can be read again, whatever a client may leave unread.
+    reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
+    upstream = RedisUpstream(backend.name, reply_max=reply_max, **_own(backend, BackendConfig))
+    near = None
+    ttls = {
+        route.prefix: route.cache_ttl if route.cache and route.backend == backend.name else -1
+        for route in config.routes
+    }
+    kept = [prefix for prefix, ttl in ttls.items() if ttl >= 0]
+    if kept:
+        near = NearReplies(cache, clock, table, PrefixMap(ttls.items()), outermost(kept))
+    return UpstreamHome(upstream, near, backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+
+
+def outermost(prefixes: list[bytes]) -> list[bytes]:
+    """Those that lie within no other: together they are the starts of the same keys."""
+    return [
+        prefix
+        for prefix in prefixes
+        if not any(prefix != other and prefix.startswith(other) for other in prefixes)
+    ]
 
 
 def _store(backend: BackendConfig, clock: Clock) -> Store:

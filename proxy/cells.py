@@ -18,7 +18,7 @@ from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
 from proxy.errors import CommandError, NeedKeys
 from proxy.keyspace import KeyPolicy, Keyspace, Unloaded, check_growth, check_size, message_event
-from proxy.lru import Database, Entry, Lru, entry_size
+from proxy.lru import Database, Entry, Lru
 from proxy.resp import Argv, Reply
 
 FEW: Final = 8  # cells among which looking for one is quicker than making an index
@@ -67,7 +67,7 @@ class Copy(Entry):
 
 
 class NearCache:
-    """Copies of all cold routes together, bounded in bytes."""
+    """What routes keep near, all together, bounded in bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes: int = max_bytes
@@ -76,11 +76,19 @@ class NearCache:
         self.misses: int = 0
         self.evicted: int = 0
 
-    def add(self, database: Database, copy: Copy) -> None:
-        size = entry_size(copy.key, copy.value)
-        if size > self.max_bytes:
-            return
-        self.lru.add(database, copy, size, True)
+    def add(self, database: Database, entry: Entry, size: int) -> None:
+        """Put in an entry of so many bytes, whose key is not there yet."""
+        if size <= self.max_bytes:
+            self.lru.add(database, entry, size, True)
+            self._trim()
+
+    def grow(self, entry: Entry, more: int) -> None:
+        """Count so many bytes more for an entry."""
+        self.lru.resize(entry, entry.size + more)
+        self.lru.touch(entry)
+        self._trim()
+
+    def _trim(self) -> None:
         while self.lru.used > self.max_bytes:
             oldest = self.lru.oldest()
             assert oldest is not None

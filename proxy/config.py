@@ -188,6 +188,7 @@ class RedisBackend(BackendConfig):
     timeout: Timeout = duration("5s")
     backoff_max: Timeout = duration("2s")
     dedicated_max: Count = 1_000
+    cache_heartbeat: Timeout = duration("1s")
 
     def mistakes(self) -> Iterator[Mistake]:
         url = urlsplit(self.url)
@@ -279,10 +280,10 @@ HOT_ROUTE: Final[dict[str, Any]] = {
     "integrity": "none",
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
-_COLD_ONLY: Final = ("cache", "cache_ttl", "compression", "compression_level", "compress_min", "integrity")
+_SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "memory": (_COLD_ONLY, "does not apply to a memory backend; leave it out"),
-    "redis": ((*_COLD_ONLY, "ttl"), "is not available on a redis backend in this version; leave it out"),
+    "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
+    "redis": ((*_SEALED_ONLY, "ttl"), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 

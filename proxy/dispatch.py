@@ -45,7 +45,7 @@ from proxy.fanout import Fanout
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import Block, check_size
 from proxy.monitor import Monitors
-from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple, encode_command, write_reply
+from proxy.resp import ARGUMENT_OVERHEAD, Argv, Raw, Reply, Simple, encode_command, write_reply
 from proxy.router import COLD, MEMORY, UPSTREAM, Home, Route, Router
 from proxy.session import (
     HELD_BACKEND,
@@ -268,7 +268,8 @@ class Dispatcher(Hub):
                     self._end_run(s)
                     self._at_once(s, spec, request, route)
                 elif kind == UPSTREAM and spec.forwardable and not route.limited:
-                    self._forward(s, spec, request, route, 1 if spec.write else 0)
+                    if not route.near or not self._from_near(s, spec, request, route):
+                        self._forward(s, spec, request, route, 1 if spec.write else 0)
                 elif kind == COLD and spec.handler is not None:
                     self._submit(s, spec, request, route, [key])
                 else:
@@ -527,6 +528,25 @@ class Dispatcher(Hub):
             s.hold(HELD_PIPELINE)
         elif slot.frames >= RUN_MAX:
             self._end_run(s)
+
+    def _from_near(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> bool:
+        """Answer what would go to an upstream from the near cache; whether it could."""
+        home = route.home
+        assert isinstance(home, UpstreamHome)
+        near = home.near
+        assert near is not None
+        if self._lane is not None:  # what is known may be another thing once that is sent
+            self._end_run(s)
+        wire = near.find(s.db, s.proto, spec, argv)
+        if wire is None:
+            return False
+        s.last_command = spec.name
+        if self._sampling:
+            self._share(spec)
+        spec.calls += 1
+        self._touch(route)
+        s.reply(Raw(wire))
+        return True
 
     def _cut(self) -> None:
         """Put the frames that lie side by side in the chunk to the run's other parts."""

@@ -9,13 +9,14 @@ from typing import Final, TypeVar
 
 import hiredis
 
-from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Upstream, Want
+from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
 from backends.memory import MemoryBackend
 from proxy import errors
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
-from proxy.resp import Reply
+from proxy.nearreplies import NearDedicated, NearLane, NearReplies
+from proxy.resp import Reply, encode_command
 from proxy.router import MEMORY, UPSTREAM, Home
 from proxy.tier import Tier
 
@@ -134,11 +135,18 @@ class UpstreamHome(Home):
     """
 
     def __init__(
-        self, upstream: Upstream, flushable: bool, in_flight_max: int, in_flight_bytes_max: int
+        self,
+        upstream: Upstream,
+        near: NearReplies | None,
+        flushable: bool,
+        in_flight_max: int,
+        in_flight_bytes_max: int,
     ) -> None:
         super().__init__(upstream.name, "redis", flushable, in_flight_max, in_flight_bytes_max)
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
+        self.near: NearReplies | None = near  # where a route has replies kept
+        self._tracker: Tracker | None = None
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
 
@@ -196,21 +204,42 @@ class UpstreamHome(Home):
                     break
         return cleared
 
+    async def open(self) -> None:
+        """Connect once, to know that it is there; raises StoreError."""
+        if self.near is not None and self._tracker is None:
+            self._tracker = self.upstream.tracker(self.near.prefixes, self.near)
+        await self.upstream.open()
+
+    async def close(self) -> None:
+        if self._tracker is not None:
+            await self._tracker.close()
+        await self.upstream.close()
+
     def connect(self, db: int, proto: int) -> Lane:
         """The lane of a database and RESP version, made at first use."""
-        lane = self.lanes[2 * db + proto - 2] = self.upstream.lane(db, proto)
+        place = 2 * db + proto - 2
+        lane = self.upstream.lane(db, proto)
+        if self.near is not None:
+            lane = NearLane(lane, self.near, place)
+        self.lanes[place] = lane
         return lane
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""
-        return await answered(self.name, self.upstream.dedicated(db, proto, patient))
+        own = await answered(self.name, self.upstream.dedicated(db, proto, patient))
+        return own if self.near is None else NearDedicated(own, self.near)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
         """One command and its parsed reply; raises CommandError, for a lost backend too."""
         return await self._call(db, argv)
 
     async def _call(self, db: int, argv: list[bytes]) -> object:
-        return await answered(self.name, self.upstream.call(db, argv))
+        planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None
+        try:
+            return await answered(self.name, self.upstream.call(db, argv))
+        finally:
+            if planned is not None:
+                planned.release()
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -397,6 +397,13 @@ def _tier(source: InfoSource, home: Home) -> str:
         }
     elif isinstance(home, UpstreamHome):
         counters |= home.upstream.counters()._asdict()
+        near = home.near
+        if near is not None:
+            counters |= {
+                "caching": int(near.live),
+                "invalidations": near.invalidations,
+                "flushes": near.flushes,
+            }
     return _pairs(**counters)
 
 

@@ -59,6 +59,7 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             reply["stored_size"] = entry_size(entry.key, entry.value)
             reply["expire_at"] = entry.expire_at
     elif isinstance(home, UpstreamHome):
+        reply["cached"] = int(home.near is not None and home.near.knows(db, key))
         kind = (await home.kinds(db, [key]))[0]
         reply["kind"] = kind
         if kind != "none":

@@ -112,6 +112,19 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         (Counter, "redtier_upstream_sent_bytes", "Size of all requests.", lambda c: c.bytes_out),
     )
 
+    yield from _each(
+        "backend",
+        {home.name: home.near for home in homes if isinstance(home, UpstreamHome) and home.near is not None},
+        (Gauge, "redtier_near_live", "Whether changes are heard of, and replies kept.", lambda n: n.live),
+        (
+            Counter,
+            "redtier_near_invalidations",
+            "Keys that were announced as changed.",
+            lambda n: n.invalidations,
+        ),
+        (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
+    )
+
 
 def _build() -> Metric:
     build = {

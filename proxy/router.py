@@ -80,13 +80,16 @@ class Home:
 class Route:
     """One ``[[routes]]`` of the configuration at work."""
 
-    def __init__(self, prefix: bytes, home: Home, policy: KeyPolicy, keyspaces: list[Keyspace]) -> None:
+    def __init__(
+        self, prefix: bytes, home: Home, policy: KeyPolicy, keyspaces: list[Keyspace], near: bool = False
+    ) -> None:
         self.prefix: bytes = prefix
         self.home: Home = home
         self.kind: int = home.kind
         self.policy: KeyPolicy = policy
         # Whether requests must be looked through for what an upstream would take and the route does not.
         self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
+        self.near: bool = near  # replies of its upstream are kept
         self.keyspaces: list[Keyspace] = keyspaces  # by database, where the home is memory; else empty
         self.tally: Tally = Tally()
         self.batch: int = 0  # calls of the chunk of input that is at work

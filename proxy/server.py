@@ -107,11 +107,11 @@ class RedtierServer(Server):
         self.active_expire = True  # DEBUG SET-ACTIVE-EXPIRE
         self.cache = NearCache(config.cache.max_bytes)
         self.events = Events()
-        self.router = build_router(config, self.clock, self.cache, self.events)
+        self.table = load_table()
+        self.router = build_router(config, self.clock, self.cache, self.events, self.table)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
         self.walks = Walks(self.router, settings.cursors_max)
-        self.table = load_table()
         commands.load()
         bind(self.table)
         broker = Broker()
@@ -218,10 +218,8 @@ class RedtierServer(Server):
     async def _close(self, home: Home, patience: float) -> None:
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(patience):
-                if isinstance(home, ColdHome):
+                if isinstance(home, (ColdHome, UpstreamHome)):
                     await home.close()
-                elif isinstance(home, UpstreamHome):
-                    await home.upstream.close()
 
     async def _listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
         def connection() -> Connection:
@@ -310,7 +308,7 @@ class RedtierServer(Server):
                 if isinstance(home, ColdHome):
                     await home.store.open()
                 elif isinstance(home, UpstreamHome):
-                    await home.upstream.open()
+                    await home.open()
                 home.down = ""
             except StoreError as error:
                 if home.down != str(error):

@@ -68,7 +68,7 @@ from proxy.datatypes.collection import Collection
 from proxy.datatypes.values import Stored, from_record, to_record
 from proxy.errors import CommandError, NeedKeys
 from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace, Unloaded
-from proxy.lru import Database
+from proxy.lru import Database, entry_size
 from proxy.prefixes import PrefixMap
 from proxy.resp import Argv, Reply
 from proxy.router import COLD, Home
@@ -252,7 +252,7 @@ class Tier(Home):
             database = self._copies.get(db)
             if database is None:
                 database = self._copies[db] = Database(db)
-            self.cache.add(database, copy)
+            self.cache.add(database, copy, entry_size(copy.key, copy.value))
 
     # Loading
 

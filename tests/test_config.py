@@ -602,12 +602,6 @@ cache_ttl = "1m"
 [[routes]]
 prefix = "a:"
 backend = "up"
-cache = true
-=> [[routes]] #2 (prefix "a:") cache: is not available on a redis backend in this version; leave it out
-
-[[routes]]
-prefix = "a:"
-backend = "up"
 compression = "zstd"
 => [[routes]] #2 (prefix "a:") compression: is not available on a redis backend in this version; leave it out
 

@@ -40,7 +40,8 @@ def opener(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Open]]:
                 f"backends.{backend}": {"type": backend, "flushable": True, **place(backend)}
                 for backend in SERVERS[name].values()
             }
-            port = servers.enter_context(RedtierServer(toml(tables, SERVERS[name]))).port
+            routes = toml(tables, SERVERS[name]) + ("cache = true\n" if name == "near" else "")
+            port = servers.enter_context(RedtierServer(routes)).port
             wait_for_homes(port, SERVERS[name])
             return partial(connect, port)
 

@@ -140,15 +140,18 @@ COPIES: Final = ("ZRANGESTORE b a 0 1", "GEOSEARCHSTORE b a FROMLONLAT 1 1 BYRAD
 PLACES: Final = ("GEORADIUS a 1 1 1 m STORE b", "GEORADIUSBYMEMBER a x 1 m STOREDIST b")
 SET_STORES: Final = ("SUNIONSTORE b a", "SINTERSTORE b a", "SDIFFSTORE b a")
 
+OF_A_REDIS: Final = {
+    b"PFDEBUG": no_debug("PFDEBUG ENCODING a"),
+    b"SWAPDB": no_swap("redis"),
+}
+
 REFUSALS: Final[dict[str, dict[bytes, Refusal]]] = {
     HANDLERS: {},
     "memory": {},
     "sqlite": {b"SWAPDB": no_swap("sqlite")},
     "postgres": {b"SWAPDB": no_swap("postgres")},
-    "redis": {
-        b"PFDEBUG": no_debug("PFDEBUG ENCODING a"),
-        b"SWAPDB": no_swap("redis"),
-    },
+    "redis": OF_A_REDIS,
+    "near": OF_A_REDIS,
     "s3": {
         b"BITOP": Refusal(
             "the result's key can't change in one step with what others say",

@@ -17,12 +17,18 @@ from proxy.clock import Clock
 from proxy.commands import spec
 from proxy.errors import CommandError, wrong_arity
 from proxy.keyspace import Block, KeyPolicy, Keyspace
+from proxy.nearreplies import KEPT
 from proxy.prefixes import PrefixMap
 from proxy.resp import OK, Argv, Reply, encode_command, encode_reply
 from tests.differential.frames import Incomplete, frame_end
 
 TIMEOUT = 20.0  # seconds for one reply
 FLUSH = [b"FLUSHALL"]
+
+
+def asked_twice(requests: list[Argv]) -> list[Argv]:
+    """The same with each read that a near cache keeps repeated, which is answered from there."""
+    return [argv for argv in requests for _ in range(1 + (argv[0].lower() in KEPT))]
 
 
 class Target(ABC):
@@ -132,6 +138,7 @@ SERVERS = {
     "sqlite": {"": "sqlite"},
     "postgres": {"": "postgres"},
     "redis": {"": "redis"},
+    "near": {"": "redis"},  # with replies kept in the near cache
     "s3": {"": "s3"},
     # By the first letters of the corpus' keys: what takes several has them on several.
     "mixed": {"": "memory", "a": "sqlite", "b": "redis"},
@@ -143,13 +150,21 @@ LONG = bool(os.environ.get("REDTIER_LONG"))
 
 def session(name: str, proto: int) -> ParameterSet:
     """What is a backend's own affair, and not compiled, need not be asked twice."""
-    once = name in ("postgres", "redis", "s3", "mixed") and not LONG
+    once = name in ("postgres", "redis", "near", "s3", "mixed") and not LONG
     return pytest.param(name, proto, marks=pytest.mark.once if once else ())
 
 
 # How replies are encoded is not a backend's affair: those of memory, and those of a Redis, which come as they
 # are, are looked at in both versions.
-PROTOS = {"memory": (2, 3), "sqlite": (3,), "postgres": (2,), "redis": (2, 3), "s3": (3,), "mixed": (3,)}
+PROTOS = {
+    "memory": (2, 3),
+    "sqlite": (3,),
+    "postgres": (2,),
+    "redis": (2, 3),
+    "near": (2, 3),
+    "s3": (3,),
+    "mixed": (3,),
+}
 SERVER_SESSIONS = [session(name, proto) for name in SERVERS for proto in ((2, 3) if LONG else PROTOS[name])]
 """A target and a protocol version."""
 SESSIONS = [pytest.param(HANDLERS, 2), pytest.param(HANDLERS, 3), *SERVER_SESSIONS]

@@ -17,7 +17,7 @@ import pytest
 from proxy.resp import Argv
 from tests.differential.compare import Open, compare
 from tests.differential.refusals import REFUSALS, Refusal
-from tests.differential.targets import SERVER_SESSIONS, SESSIONS
+from tests.differential.targets import SERVER_SESSIONS, SESSIONS, asked_twice
 from tests.servers import RedisServer
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -53,7 +53,10 @@ OF_SERVERS = dict(chain.from_iterable(map(sequences, sorted(CORPUS.glob("servers
 async def test_a_sequence_is_answered_as_redis_answers_it(
     redis_server: RedisServer, opener: Callable[[str], Open], title: str, target: str, proto: int
 ) -> None:
-    await compare(redis_server.port, opener(target), proto, SEQUENCES[title], REFUSALS[target])
+    requests = SEQUENCES[title]
+    if target == "near":
+        requests = asked_twice(requests)
+    await compare(redis_server.port, opener(target), proto, requests, REFUSALS[target])
 
 
 @pytest.mark.parametrize(("target", "proto"), SERVER_SESSIONS)
@@ -61,7 +64,10 @@ async def test_a_sequence_is_answered_as_redis_answers_it(
 async def test_what_only_a_server_can_be_asked_is_answered_as_redis_answers_it(
     redis_server: RedisServer, opener: Callable[[str], Open], title: str, target: str, proto: int
 ) -> None:
-    await compare(redis_server.port, opener(target), proto, OF_SERVERS[title], REFUSALS[target])
+    requests = OF_SERVERS[title]
+    if target == "near":
+        requests = asked_twice(requests)
+    await compare(redis_server.port, opener(target), proto, requests, REFUSALS[target])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from proxy.resp import Argv
 from tests.differential.compare import Open, compare
 from tests.differential.generators import DATABASES, any_case, command, families
 from tests.differential.refusals import REFUSALS
-from tests.differential.targets import HANDLERS, LONG
+from tests.differential.targets import HANDLERS, LONG, asked_twice
 from tests.servers import TREE, TREES, RedisServer
 
 FAMILIES = families()
@@ -33,6 +33,7 @@ EXAMPLES = {
     ("postgres", 3): 100,
     ("redis", 2): 20,
     ("redis", 3): 20,
+    ("near", 2): 100,
     ("mixed", 3): 50,
     ("s3", 3): 10,
 }
@@ -70,6 +71,8 @@ def of_target(target: str, proto: int, examples: int) -> Callable[..., Awaitable
         requests = data.draw(sequences(commands, start))
         if target in ("mixed", "s3"):  # what is moved is made anew there, and may be encoded anew
             requests = [argv for argv in requests if argv[0].upper() != b"OBJECT"]
+        if target == "near":
+            requests = asked_twice(requests)
         await compare(redis_server.port, opener(target), proto, requests, REFUSALS[target])
 
     return test
