@@ -268,7 +268,11 @@ class Dispatcher(Hub):
                     self._end_run(s)
                     self._at_once(s, spec, request, route)
                 elif kind == UPSTREAM and spec.forwardable and not route.limited:
-                    if not route.near or not self._from_near(s, spec, request, route):
+                    if route.near:
+                        argv = self._near(s, spec, request, route)
+                        if argv is NO_ARGV:
+                            break
+                    else:
                         self._forward(s, spec, request, route, 1 if spec.write else 0)
                 elif kind == COLD and spec.handler is not None:
                     self._submit(s, spec, request, route, [key])
@@ -529,24 +533,60 @@ class Dispatcher(Hub):
         elif slot.frames >= RUN_MAX:
             self._end_run(s)
 
-    def _from_near(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> bool:
-        """Answer what would go to an upstream from the near cache; whether it could."""
+    def _near(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> Argv | None:
+        """Run a command on a route whose upstream's replies are kept, and those of its shape that follow.
+
+        Returns as ``_swift``.
+        """
         home = route.home
         assert isinstance(home, UpstreamHome)
         near = home.near
         assert near is not None
-        if self._lane is not None:  # what is known may be another thing once that is sent
-            self._end_run(s)
-        wire = near.find(s.db, s.proto, spec, argv)
-        if wire is None:
-            return False
-        s.last_command = spec.name
-        if self._sampling:
-            self._share(spec)
-        spec.calls += 1
-        self._touch(route)
-        s.reply(Raw(wire))
-        return True
+        name = argv[0]
+        size = len(argv)
+        first_key = spec.first_key
+        key_max = self.key_max
+        routes = self.router.map
+        several = routes.only is None
+        reader = s.reader
+        ready = reader.ready
+        writes = 1 if spec.write else 0
+        calls = 0
+        try:
+            while True:
+                if self._lane is not None:  # what is known may be another thing once that is sent
+                    self._end_run(s)
+                wire = near.find(s.db, s.proto, spec, argv)
+                if wire is None:
+                    self._forward(s, spec, argv, route, writes)
+                else:
+                    if self._sampling and not calls:
+                        self._share(spec)
+                    calls += 1
+                    if s.waiting:
+                        s.reply(Raw(wire))
+                    else:
+                        s.out.write(wire)
+                        if len(s.out) >= LARGE:
+                            s.flush()
+                if s.held:
+                    return None
+                following = ready.pop() if ready else reader.next_command()
+                if following is None:
+                    return NO_ARGV
+                if following[0] != name or len(following) != size:
+                    return following
+                key = following[first_key]
+                if len(key) > key_max or (several and routes.find(key) is not route):
+                    return following
+                argv = following
+        finally:
+            if calls:
+                s.last_command = spec.name
+                spec.calls += calls
+                if not route.batch:
+                    self._touched.append(route)
+                route.batch += calls
 
     def _cut(self) -> None:
         """Put the frames that lie side by side in the chunk to the run's other parts."""
