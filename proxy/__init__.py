@@ -4,6 +4,7 @@ A command's way, module by module:
 
 - ``connection`` pumps bytes and keeps replies in order; ``resp`` is the wire format, without I/O;
 - ``session`` is one client's state; ``dispatch`` checks a command against its row in ``commands``;
+  ``slowpath`` runs what is out of the ordinary, ``scheduler`` lets go on who has waited;
 - ``router`` finds the home of a key; ``fanout`` splits a command over several homes;
 - ``commands`` holds the handlers, ``keyspace`` is what they see, ``datatypes`` what they work on;
 - ``tier`` runs handlers on a cold backend: load, run, commit.
