@@ -9,9 +9,9 @@ A command's way, module by module:
 - ``commands`` holds the handlers, ``keyspace`` is what they see, ``datatypes`` what they work on;
 - ``tier`` runs handlers on a cold backend: load, run, commit.
 
-``config`` and ``options`` read the configuration, ``server`` builds everything from it, and ``__main__``
-is the command line; ``http`` and ``metrics`` tell operators how it is.  Leaves that anyone may import:
-``clock``, ``errors``, ``lru``, ``prefixes``.
+``config`` and ``options`` read the configuration, ``server`` builds everything from it, ``listening``
+is where clients come in, and ``__main__`` is the command line; ``http`` and ``metrics`` tell operators
+how it is.  Leaves that anyone may import: ``clock``, ``errors``, ``lru``, ``prefixes``.
 """
 
 __version__ = "0.1.0"
