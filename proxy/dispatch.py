@@ -21,7 +21,7 @@ from mypy_extensions import i64
 from backends.base import Lane
 from proxy import errors
 from proxy.blocking import Blocking
-from proxy.cells import MISS, Order
+from proxy.cells import Order
 from proxy.clock import Clock
 from proxy.commands.spec import KEYS, CommandSpec, every_spec, key_positions
 from proxy.errors import CommandError, ProtocolError
@@ -29,6 +29,7 @@ from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import Block
 from proxy.monitor import Monitors
+from proxy.nearcache import MISS
 from proxy.resp import Argv, encode_command, write_reply
 from proxy.router import COLD, MEMORY, UPSTREAM, Route, Router
 from proxy.session import (
@@ -425,7 +426,7 @@ class Dispatcher(FastPath):
             writes = 1
         elif len(names) == 1:
             try:
-                reply = home.cached(handler, argv, s.db, names[0])
+                reply = home.copies.read(handler, argv, s.db, names[0])
             except CommandError as error:
                 reply = self.failed(spec, route, error)
             except Exception:

@@ -25,7 +25,6 @@ from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
 from proxy.build import build_router
-from proxy.cells import NearCache
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -41,6 +40,7 @@ from proxy.inspect import describe_routes, describe_value, memory_usage, where
 from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
 from proxy.monitor import Monitors
+from proxy.nearcache import NearCache
 from proxy.notifications import Notifications
 from proxy.parameters import Parameters
 from proxy.pubsub import PubSub
