@@ -158,7 +158,6 @@ class Dispatcher(FastPath):
         self.pump(s)
 
     def pump(self, s: Session) -> None:
-        """Run the session's commands until there are no more, or it has to wait."""
         clock = self.clock
         clock.tick()
         began = self.began = clock.ns
@@ -357,7 +356,6 @@ class Dispatcher(FastPath):
                 spec.timing.exact.add(1, ns)
 
     def measure(self, s: Session, spec: CommandSpec, argv: Argv, began: int) -> None:
-        """A command that was timed by itself is done."""
         ns = now_ns() - began
         if self._apart_of != self.began:
             self._apart_of = self.began
@@ -410,7 +408,6 @@ class Dispatcher(FastPath):
             self._blocking.serve()
 
     def submit(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]) -> None:
-        """Run a command on a cold home: from the near cache at once, or as a job."""
         s.last_command = spec.name
         home = route.home
         assert isinstance(home, ColdHome)
@@ -462,7 +459,6 @@ class Dispatcher(FastPath):
             s.hold(HELD_PIPELINE)
 
     def forward(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, writes: int) -> None:
-        """Add a command to the run of frames that goes to its upstream's lane."""
         s.last_command = spec.name
         home = route.home
         assert isinstance(home, UpstreamHome)
