@@ -71,7 +71,8 @@ class UnsupportedError(StoreError):
 class _SendOnce(AIOHTTPSession):
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)  # type: ignore[misc]
-        session._retry_connection = False  # it holds PUT and DELETE for safe to repeat: ours are not
+        # It holds PUT and DELETE for safe to repeat: ours are not.
+        session._retry_connection = False  # noqa: SLF001
         return session
 
 

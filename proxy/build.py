@@ -13,7 +13,7 @@ from backends.base import Store
 from backends.codecs import Codec, Hash
 from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
-from proxy.cells import ColdPolicy, NearCache
+from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.commands.spec import CommandSpec
 from proxy.config import (
@@ -28,6 +28,7 @@ from proxy.config import (
 from proxy.config import MemoryBackend as MemoryConfig
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
+from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX

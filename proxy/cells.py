@@ -1,7 +1,8 @@
 """What is known of the keys that are at work on a cold tier, and what their handlers see of it.
 
 A ``Cell`` is one key, a ``Job`` one command; a ``WorkingSet`` is the keyspace of a job.  A key that is
-not at work may have a ``Copy`` in the near cache, where reading handlers see it as ``CachedKey``.
+not at work may have a ``Copy`` in the near cache (``proxy.nearcache``), where reading handlers see it as
+``CachedKey``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
 from proxy.errors import CommandError, NeedKeys
 from proxy.keyspace import KeyPolicy, Keyspace, Unloaded, check_growth, check_size, message_event
-from proxy.lru import Database, Entry, Lru
+from proxy.lru import Entry
 from proxy.resp import Argv, Reply
 
 FEW: Final = 8  # cells among which looking for one is quicker than making an index
@@ -64,36 +65,6 @@ class Copy(Entry):
         super().__init__(key, kind, value, expire_at)
         self.token: Token = token
         self.cached_at: int = 0
-
-
-class NearCache:
-    """What routes keep near, all together, bounded in bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes: int = max_bytes
-        self.lru: Lru = Lru()
-        self.hits: int = 0
-        self.misses: int = 0
-        self.evicted: int = 0
-
-    def add(self, database: Database, entry: Entry, size: int) -> None:
-        """Put in an entry of so many bytes, whose key is not there yet."""
-        if size <= self.max_bytes:
-            self.lru.add(database, entry, size, True)
-            self._trim()
-
-    def grow(self, entry: Entry, more: int) -> None:
-        """Count so many bytes more for an entry."""
-        self.lru.resize(entry, entry.size + more)
-        self.lru.touch(entry)
-        self._trim()
-
-    def _trim(self) -> None:
-        while self.lru.used > self.max_bytes:
-            oldest = self.lru.oldest()
-            assert oldest is not None
-            self.lru.discard(oldest)
-            self.evicted += 1
 
 
 def has_expired(entry: Entry, now: int) -> bool:
@@ -361,10 +332,3 @@ class Gathered(CachedKey):
         if key not in self.loaded:
             raise NeedKeys(self.db, [key], VALUE)
         return self.loaded[key]
-
-
-class Miss:
-    """No reply: the near cache can't answer."""
-
-
-MISS: Final = Miss()

@@ -105,7 +105,7 @@ class ColdHome(Tier):
     async def describe(self, db: int, name: bytes, want: Want) -> tuple[Record | None, Token, bool]:
         """The record of one key as it is stored, its token, and whether a copy is in the near cache."""
         self._check_up()
-        cached = self.is_cached(db, name)
+        cached = self.copies.has(db, name)
         loaded = await self._asked(self.store.load([Key(db, name)], want))
         return loaded[0].record, loaded[0].token, cached
 

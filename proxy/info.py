@@ -22,7 +22,6 @@ from typing import Final, Protocol
 from proxy import __version__
 from proxy.blocking import Blocking
 from proxy.broker import CHANNEL, PATTERN, SHARD
-from proxy.cells import NearCache
 from proxy.clock import Clock
 from proxy.commands.connection import REDIS_VERSION
 from proxy.commands.spec import CommandSpec, every_spec
@@ -33,6 +32,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import DATABASES
 from proxy.lru import ENTRY_OVERHEAD
 from proxy.memoryreport import backends_of, client_memory, used
+from proxy.nearcache import NearCache
 from proxy.parameters import policy_of
 from proxy.pubsub import PubSub
 from proxy.router import Home, Router

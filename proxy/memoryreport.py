@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from backends.memory import MemoryBackend
-from proxy.cells import NearCache
 from proxy.homes import MemoryHome
 from proxy.keyspace import DATABASES
 from proxy.lru import ENTRY_OVERHEAD
+from proxy.nearcache import NearCache
 from proxy.resp import OK, Reply
 from proxy.router import Home
 from proxy.session import Session

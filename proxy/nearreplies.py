@@ -24,11 +24,11 @@ from typing import Final
 
 from backends.base import Dedicated, Invalidations, Lane, Waiter
 from backends.frames import ReplyFramer
-from proxy.cells import NearCache
 from proxy.clock import Clock
 from proxy.commands.spec import CommandSpec, InvalidKeys, key_positions, lookup
 from proxy.keyspace import DATABASES
 from proxy.lru import BYTES_OVERHEAD, ENTRY_OVERHEAD, Database, Entry
+from proxy.nearcache import NearCache
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, Argv, RequestReader, encode_command
 

@@ -1,4 +1,4 @@
-"""The composition root: brings everything together, listens, keeps house, drains.
+"""The composition root: brings everything together, accepts clients, keeps house, drains.
 
 The only module that sees all others; ``proxy.build`` makes the backends and routes for it.
 """
@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import itertools
 import logging
-import os
-import resource
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Final
 
 import uvloop
@@ -30,7 +25,6 @@ from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
 from proxy.build import build_router
-from proxy.cells import NearCache
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -43,10 +37,11 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource, info_text, reset_counters
 from proxy.inspect import describe_routes, describe_value, memory_usage, where
+from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
 from proxy.monitor import Monitors
+from proxy.nearcache import NearCache
 from proxy.notifications import Notifications
-from proxy.options import Address
 from proxy.parameters import Parameters
 from proxy.pubsub import PubSub
 from proxy.purge import purge
@@ -63,7 +58,6 @@ from proxy.walks import Walks
 log = logging.getLogger("redtier")
 
 STRANGER_MAX: Final = 64 << 10  # an unfinished request before authentication
-FILES: Final = 256  # that may be open besides those of clients: listeners, connections to backends
 TICK: Final = 0.1  # seconds between two rounds of housekeeping
 BUDGET_NS: Final = 1_000_000  # that a round of a memory backend's housekeeping may hold the loop
 SWEEP_MAX: Final = 1000  # records of one round of a store's sweeper
@@ -71,10 +65,6 @@ SWEEP_MAX: Final = 1000  # records of one round of a store's sweeper
 # the others from being served.
 OPEN_PATIENCE: Final = 0.5
 REOPEN_MAX: Final = 2.0  # seconds between two tries to open a backend that is away, at most
-
-
-class StartError(Exception):
-    """The server can't start; one line that says why."""
 
 
 class RedtierServer(Server):
@@ -89,7 +79,7 @@ class RedtierServer(Server):
         self.request_max = settings.query_buffer_max
         self.pipeline_max = settings.pipeline_max
         self.output_max = settings.output_buffer_max
-        self.max_clients = _allowed_clients(settings.max_clients)
+        self.max_clients = allowed_clients(settings.max_clients)
         self.idle_timeout = settings.idle_timeout
         self.tcp_keepalive = settings.tcp_keepalive
         self.clients_paused = False
@@ -170,17 +160,18 @@ class RedtierServer(Server):
 
     async def start(self) -> None:
         """Open the backends and listen; raises StartError."""
-        http = self._bind_http()
+        http = self.config.http.listen
+        http_socket = None if http is None else bind_http(http)
         await self._open_homes()
         settings = self.config.server
-        tls = self._tls_context() if settings.tls.listen else None
+        tls = tls_context(settings.tls) if settings.tls.listen else None
         for address in settings.listen:
-            await self._listen(address, None)
+            self._listeners.append(await listen(address, None, settings.tcp_backlog, self._connection))
         for address in settings.tls.listen:
-            await self._listen(address, tls)
+            self._listeners.append(await listen(address, tls, settings.tcp_backlog, self._connection))
         self._spawn(self._housekeeping())
-        if http is not None:
-            self._spawn(self._serve_http(http))
+        if http_socket is not None:
+            self._spawn(self._serve_http(http_socket))
         # What is there now lives as long as the server: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -221,69 +212,10 @@ class RedtierServer(Server):
                 if isinstance(home, (ColdHome, UpstreamHome)):
                     await home.close()
 
-    async def _listen(self, address: Address, tls: ssl.SSLContext | None) -> None:
-        def connection() -> Connection:
-            return Connection(self, self.dispatcher, self.output_max)
-
-        backlog = self.config.server.tcp_backlog
-        try:
-            if address.path:
-                _remove_leftover(address.path)
-                listener = await self._loop.create_unix_server(
-                    connection, address.path, backlog=backlog, ssl=tls
-                )
-            else:
-                listener = await self._loop.create_server(
-                    connection, address.host, address.port, backlog=backlog, ssl=tls
-                )
-        except OSError as error:
-            raise StartError(f"can't listen on {address}: {_reason(error)}") from error
-        self._listeners.append(listener)
-
-    def _bind_http(self) -> socket.socket | None:
-        """The socket of [http], listening, so that a port in use is known at once; raises StartError."""
-        address = self.config.http.listen
-        if address is None:
-            return None
-        try:
-            if address.path:
-                _remove_leftover(address.path)
-                sock = socket.socket(socket.AF_UNIX)
-                sock.bind(address.path)
-            else:
-                found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-                family, type, _, _, name = found[0]
-                sock = socket.socket(family, type)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                sock.bind(name)
-            sock.listen()
-        except OSError as error:
-            raise StartError(f"can't listen on {address} ([http] listen): {_reason(error)}") from error
-        return sock
-
     async def _serve_http(self, sock: socket.socket) -> None:
         """Answer over HTTP; who is there before aiohttp is waits for it in the socket's backlog."""
         serve_http = await self._loop.run_in_executor(None, _import_http)
         await serve_http(self, sock)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        settings = self.config.server.tls
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        file = settings.cert
-        try:
-            context.load_cert_chain(settings.cert, settings.key)
-            if settings.ca:
-                file = settings.ca
-                context.load_verify_locations(settings.ca)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or str(error)
-            raise StartError(f"[server.tls]: can't use {file} with {settings.key}: {reason}") from error
-        context.verify_mode = {
-            "no": ssl.CERT_NONE,
-            "optional": ssl.CERT_OPTIONAL,
-            "yes": ssl.CERT_REQUIRED,
-        }[settings.client_auth]
-        return context
 
     def _spawn(self, work: Any) -> None:
         task: asyncio.Task[None] = self._loop.create_task(work)
@@ -367,6 +299,9 @@ class RedtierServer(Server):
                     session.close()
 
     # Connections
+
+    def _connection(self) -> Connection:
+        return Connection(self, self.dispatcher, self.output_max)
 
     def accept(self, connection: Connection) -> Session | None:
         """A new connection's session, or None if it is turned away."""
@@ -571,42 +506,6 @@ def _added(traffic: Traffic, link: Link) -> Traffic:
         traffic.reads + link.reads,
         traffic.writes + link.writes,
     )
-
-
-def _reason(error: OSError) -> str:
-    """The system's own words: those of asyncio name the address again."""
-    if error.errno and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno).lower()
-    return (error.strerror or str(error)).lower()
-
-
-def _allowed_clients(wanted: int) -> int:
-    """How many clients there can be at once, after raising the limit of open files as far as is needed.
-
-    Beyond that limit the kernel takes connections that nobody can accept: better they are refused by name.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = resource.RLIM_INFINITY
-    files = wanted + FILES if hard == unlimited else min(wanted + FILES, hard)
-    if soft != unlimited and soft < files:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    allowed = max(1, files - FILES)
-    if allowed < wanted:
-        log.warning("max_clients is %d: of the %d wanted, ulimit -n allows no more", allowed, wanted)
-    return allowed
-
-
-def _remove_leftover(path: str) -> None:
-    """Remove a Unix socket that a server which was killed has left; raises OSError for one in use.
-
-    Asyncio, which removes any, would take it from a server that lives.
-    """
-    if Path(path).is_socket():
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(path) != errno.ECONNREFUSED:
-                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        Path(path).unlink()
 
 
 def _import_http() -> Callable[[InfoSource, socket.socket], Awaitable[None]]:

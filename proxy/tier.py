@@ -46,29 +46,25 @@ from proxy.cells import (
     DELETE,
     EXPIRE,
     META,
-    MISS,
     NO_OP,
     NOTHING,
     PUT,
     VALUE,
-    CachedKey,
     Cell,
     ColdPolicy,
     Copy,
     Handler,
     Job,
-    NearCache,
     Order,
     Step,
     WorkingSet,
-    has_expired,
 )
 from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.values import Stored, from_record, to_record
 from proxy.errors import CommandError, NeedKeys
-from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace, Unloaded
-from proxy.lru import Database, entry_size
+from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace
+from proxy.nearcache import Copies, NearCache
 from proxy.prefixes import PrefixMap
 from proxy.resp import Argv, Reply
 from proxy.router import COLD, Home
@@ -105,7 +101,7 @@ class Tier(Home):
         self.store: Store = store
         self.clock: Clock = clock
         self.policies: PrefixMap[ColdPolicy] = policies
-        self.cache: NearCache = cache
+        self.copies: Copies = Copies(clock, policies, cache)
         self.sink: EventSink = sink
         self.jobs: int = 0
         self.conflicts: int = 0
@@ -116,8 +112,6 @@ class Tier(Home):
         self._cells: dict[Key, Cell] = {}
         self._startable: deque[Job] = deque()  # first at all their cells, and not started
         self._starting: bool = False
-        self._copies: dict[int, Database] = {}
-        self._view: CachedKey = CachedKey(clock, 0)
         self._write_id: int = secrets.randbits(62)  # a random start: no two proxies give the same ids
         each = store.concurrency
         self._metas: Batcher[Cell, Loaded] = Batcher(self._load_metas, each, store.load_max)
@@ -135,31 +129,6 @@ class Tier(Home):
     @property
     def in_flight(self) -> int:
         return self.jobs
-
-    def cached(self, handler: Handler, argv: Argv, db: int, key: bytes) -> Reply:
-        """The reply of a reading command on one key, if the near cache can give it, else ``MISS``."""
-        database = self._copies.get(db)
-        copy = None if database is None else database.get(key)
-        if copy is None:
-            self.cache.misses += 1
-            return MISS
-        assert isinstance(copy, Copy)
-        now = self.clock.ms
-        policy = self.policies.find(key)
-        if has_expired(copy, now) or (policy.cache_ttl and copy.cached_at + policy.cache_ttl <= now):
-            self.cache.lru.discard(copy)
-            self.cache.misses += 1
-            return MISS
-        self.cache.lru.touch(copy)
-        self.cache.hits += 1
-        copy.used_at = now
-        view = self._view
-        view.db = db
-        view.entry = copy
-        try:
-            return handler(view, argv)
-        except NeedKeys:
-            return MISS
 
     def submit(
         self,
@@ -215,44 +184,13 @@ class Tier(Home):
             cell = self._cells.get(key)
             if cell is None:
                 cell = self._cells[key] = Cell(key, self.policies.find(key.name))
-                self._check_out(cell)
+                self.copies.check_out(cell)
             if cell.queue:
                 job.blocked += 1
             cell.queue.append(job)
             job.cells.append(cell)
         if not job.blocked:
             self._start(job)
-
-    def _check_out(self, cell: Cell) -> None:
-        """Take the key's copy out of the near cache."""
-        database = self._copies.get(cell.key.db)
-        if database is None:
-            return
-        copy = database.get(cell.key.name)
-        if copy is not None:
-            assert isinstance(copy, Copy)
-            self.cache.lru.discard(copy)
-            ttl = cell.policy.cache_ttl
-            if not ttl or copy.cached_at + ttl > self.clock.ms:
-                cell.known = VALUE
-                cell.entry = copy
-                cell.token = copy.token
-
-    def _check_in(self, cell: Cell) -> None:
-        """Nobody waits for the cell any more: keep its value in the near cache, if it is to be kept."""
-        del self._cells[cell.key]
-        copy = cell.entry
-        if cell.policy.cache and isinstance(copy, Copy) and cell.known >= VALUE and not cell.damage:
-            if isinstance(copy.value, Unloaded):
-                return
-            if copy.token != cell.token or not copy.cached_at:
-                copy.cached_at = self.clock.ms
-            copy.token = cell.token
-            db = cell.key.db
-            database = self._copies.get(db)
-            if database is None:
-                database = self._copies[db] = Database(db)
-            self.cache.add(database, copy, entry_size(copy.key, copy.value))
 
     # Loading
 
@@ -545,7 +483,8 @@ class Tier(Home):
                 if not job.blocked:
                     self._startable.append(job)
             else:
-                self._check_in(cell)
+                del self._cells[cell.key]
+                self.copies.check_in(cell)
 
     def _start_free(self) -> None:
         """Start what may be started; one job after the other, since each may free the next at once and a
@@ -728,23 +667,12 @@ class Tier(Home):
 
     # Clearing and closing
 
-    def is_cached(self, db: int, name: bytes) -> bool:
-        """Whether a copy of the key is in the near cache."""
-        database = self._copies.get(db)
-        return database is not None and database.get(name) is not None
-
     async def discard(self, db: int | None, prefix: bytes) -> None:
         """Keep nothing of what was loaded before now: what is at work, first, and what is cached."""
         for key, cell in self._cells.items():
             if (db is None or key.db == db) and key.name.startswith(prefix):
                 cell.stale = True
-        for number, database in list(self._copies.items()):
-            if db is None or number == db:
-                for shard in database.shards:
-                    if shard:
-                        for copy in [copy for copy in shard.values() if copy.key.startswith(prefix)]:
-                            self.cache.lru.discard(copy)
-                        await asyncio.sleep(0)  # a full cache takes long: others come in between
+        await self.copies.discard(db, prefix)
 
     async def close(self) -> None:
         """Let what is under way end, then close the store."""

@@ -19,11 +19,12 @@ from backends.base import (
 )
 from backends.seal import SealPolicy
 from proxy import commands
-from proxy.cells import MISS, ColdPolicy, Handler, NearCache, Order
+from proxy.cells import ColdPolicy, Handler, Order
 from proxy.clock import Clock
 from proxy.commands.spec import bind, key_positions, load_table, lookup
 from proxy.homes import ColdHome
 from proxy.keyspace import EventSink
+from proxy.nearcache import MISS, NearCache
 from proxy.prefixes import PrefixMap
 from proxy.resp import Reply
 
@@ -169,7 +170,7 @@ class Tier:
         assert spec.handler is not None
         names = [argv[position] for position in key_positions(spec, argv)]
         if not spec.write and len(names) == 1:
-            reply = self.home.cached(spec.handler, argv, db, names[0])
+            reply = self.home.copies.read(spec.handler, argv, db, names[0])
             if reply is not MISS:
                 answer = Answer()
                 answer.resolve(reply)

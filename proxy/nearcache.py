@@ -1,0 +1,137 @@
+"""The near cache: what stands in the stores, and what a Redis has answered, to read without asking them.
+
+All routes share one, bounded in bytes: each tier has its ``Copies`` in it, each Redis its ``NearReplies``.  A
+cold key at work has no copy: its cell takes it out, and puts it back when nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from proxy.cells import VALUE, CachedKey, Cell, ColdPolicy, Copy, Handler, has_expired
+from proxy.clock import Clock
+from proxy.errors import NeedKeys
+from proxy.keyspace import Unloaded
+from proxy.lru import Database, Entry, Lru, entry_size
+from proxy.prefixes import PrefixMap
+from proxy.resp import Argv, Reply
+
+
+class Miss:
+    """No reply: the near cache can't answer."""
+
+
+MISS: Final = Miss()
+
+
+class NearCache:
+    """What all routes keep near, together, bounded in bytes: cold ones copies, Redis ones replies."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes: int = max_bytes
+        self.lru: Lru = Lru()
+        self.hits: int = 0
+        self.misses: int = 0
+        self.evicted: int = 0
+
+    def add(self, database: Database, entry: Entry, size: int) -> None:
+        """Put in an entry of so many bytes, whose key is not there yet."""
+        if size <= self.max_bytes:
+            self.lru.add(database, entry, size, True)
+            self._trim()
+
+    def grow(self, entry: Entry, more: int) -> None:
+        """Count so many bytes more for an entry."""
+        self.lru.resize(entry, entry.size + more)
+        self.lru.touch(entry)
+        self._trim()
+
+    def _trim(self) -> None:
+        while self.lru.used > self.max_bytes:
+            oldest = self.lru.oldest()
+            assert oldest is not None
+            self.lru.discard(oldest)
+            self.evicted += 1
+
+
+class Copies:
+    """One tier's part of the near cache."""
+
+    def __init__(self, clock: Clock, policies: PrefixMap[ColdPolicy], cache: NearCache) -> None:
+        self._clock: Clock = clock
+        self._policies: PrefixMap[ColdPolicy] = policies
+        self._cache: NearCache = cache
+        self._lru: Lru = cache.lru
+        self._databases: dict[int, Database] = {}
+        self._view: CachedKey = CachedKey(clock, 0)
+
+    def read(self, handler: Handler, argv: Argv, db: int, key: bytes) -> Reply:
+        """The reply of a reading command on one key, if the near cache can give it, else ``MISS``."""
+        database = self._databases.get(db)
+        copy = None if database is None else database.get(key)
+        if copy is None:
+            self._cache.misses += 1
+            return MISS
+        assert isinstance(copy, Copy)
+        now = self._clock.ms
+        policy = self._policies.find(key)
+        if has_expired(copy, now) or (policy.cache_ttl and copy.cached_at + policy.cache_ttl <= now):
+            self._lru.discard(copy)
+            self._cache.misses += 1
+            return MISS
+        self._lru.touch(copy)
+        self._cache.hits += 1
+        copy.used_at = now
+        view = self._view
+        view.db = db
+        view.entry = copy
+        try:
+            return handler(view, argv)
+        except NeedKeys:
+            return MISS
+
+    def has(self, db: int, name: bytes) -> bool:
+        """Whether a copy of the key is in the near cache."""
+        database = self._databases.get(db)
+        return database is not None and database.get(name) is not None
+
+    def check_out(self, cell: Cell) -> None:
+        """Take the key's copy out of the near cache."""
+        database = self._databases.get(cell.key.db)
+        if database is None:
+            return
+        copy = database.get(cell.key.name)
+        if copy is not None:
+            assert isinstance(copy, Copy)
+            self._lru.discard(copy)
+            ttl = cell.policy.cache_ttl
+            if not ttl or copy.cached_at + ttl > self._clock.ms:
+                cell.known = VALUE
+                cell.entry = copy
+                cell.token = copy.token
+
+    def check_in(self, cell: Cell) -> None:
+        """Nobody waits for the cell any more: keep its value in the near cache, if it is to be kept."""
+        copy = cell.entry
+        if cell.policy.cache and isinstance(copy, Copy) and cell.known >= VALUE and not cell.damage:
+            if isinstance(copy.value, Unloaded):
+                return
+            if copy.token != cell.token or not copy.cached_at:
+                copy.cached_at = self._clock.ms
+            copy.token = cell.token
+            db = cell.key.db
+            database = self._databases.get(db)
+            if database is None:
+                database = self._databases[db] = Database(db)
+            self._cache.add(database, copy, entry_size(copy.key, copy.value))
+
+    async def discard(self, db: int | None, prefix: bytes) -> None:
+        """Keep none of the keys that start with ``prefix``, of one database or of all."""
+        for number, database in list(self._databases.items()):
+            if db is None or number == db:
+                for shard in database.shards:
+                    if shard:
+                        for copy in [copy for copy in shard.values() if copy.key.startswith(prefix)]:
+                            self._lru.discard(copy)
+                        await asyncio.sleep(0)  # a full cache takes long: others come in between
