@@ -190,7 +190,9 @@ class SlowPath:
                 s.leave_multi()
                 s.server.unwatch(s)
                 error = errors.exec_refused(error)
-            elif s.multi is not None and (spec is None or spec.name not in AT_ONCE_IN_MULTI):
+            elif s.multi is not None and (
+                spec is None or spec.name not in AT_ONCE_IN_MULTI or not spec.arity_fits(len(argv))
+            ):
                 s.multi.aborted = True
             s.count_error(error.code, 1)
             s.reply(error)

@@ -225,7 +225,6 @@ class TestFunctions:
             client.ask(LOAD)
             assert client.ask("FUNCTION FLUSH") == OK
             assert one.function_list() == two.function_list() == []
-        assert client.ask("FUNCTION HELP").startswith(b"*")
 
     def test_are_not_changed_in_a_transaction(self, client: RawClient, first: RedisServer) -> None:
         client.send("MULTI", LOAD, "EXEC")

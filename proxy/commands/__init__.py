@@ -24,7 +24,6 @@ FAMILIES = (
     "lists",
     "memory",
     "pubsub",
-    "lists",
     "scripting",
     "server",
     "sets",

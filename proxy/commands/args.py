@@ -171,10 +171,13 @@ def parse_expiry(text: bytes, option: bytes, now: int, name: str) -> int:
 
 
 def parse_cursor(text: bytes) -> int:
-    """Where a SCAN, or one of a collection, is to go on."""
-    if text.isdigit() and len(text) <= CURSOR_DIGITS and int(text) < 2**64:
-        return int(text)
-    raise CommandError(INVALID_CURSOR)
+    """Where a SCAN, or one of a collection, is to go on, read as C's ``strtoul`` does, which takes signs."""
+    digits = text[1:] if text.startswith((b"+", b"-")) else text
+    if not text:
+        return 0
+    if not digits.isdigit() or len(digits) > CURSOR_DIGITS or int(digits) >= 2**64:
+        raise CommandError(INVALID_CURSOR)
+    return int(text) % 2**64
 
 
 def parse_page(argv: Argv, at: int) -> tuple[Glob | None, int]:

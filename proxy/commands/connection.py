@@ -396,7 +396,7 @@ def client_reply(session: Session, argv: Argv) -> Reply:
 def client_unblock(session: Session, argv: Argv) -> Reply:
     error = False
     if len(argv) > 4:
-        raise errors.wrong_arity("client|unblock")
+        raise errors.subcommand_syntax(argv[1], "client")
     if len(argv) == 4:
         reason = argv[3].upper()
         if reason not in (b"TIMEOUT", b"ERROR"):

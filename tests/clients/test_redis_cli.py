@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,30 @@ def test_commands_from_stdin(port: int) -> None:
     assert cli(port, stdin="".join(lines).encode()) == "".join(
         f"OK\n{prefix} b\n" for prefix in PREFIXES.values()
     )
+
+
+def test_a_script_from_a_file(port: int, tmp_path: Path) -> None:
+    script = tmp_path / "script.lua"
+    script.write_text("return {redis.call('INCRBY', KEYS[1], ARGV[1]), redis.call('GET', KEYS[1])}")
+    for prefix in PREFIXES.values():
+        assert cli(port, "--eval", str(script), prefix + "n", ",", "5") == "5\n5\n"
+
+
+def test_replies_in_other_forms(port: int) -> None:
+    for prefix in PREFIXES.values():
+        words = [prefix + "a", prefix + "none"]
+        cli(port, "-n", "3", "set", prefix + "a", 'say "hi"')
+        assert cli(port, "-n", "3", "--csv", "mget", *words) == '"say \\"hi\\"",NULL\n'
+        assert cli(port, "-n", "3", "-3", "--json", "mget", *words) == '["say \\"hi\\"",null]\n'
+        assert cli(port, "-u", f"redis://127.0.0.1:{port}/3", "strlen", prefix + "a") == "8\n"
+
+
+@pytest.mark.parametrize("option", [["--replica"], ["--rdb", "/nonexistent/dump.rdb"]])
+def test_there_is_nothing_to_replicate(option: list[str], port: int) -> None:
+    command = ["redis-cli", "-p", str(port), *option]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "SYNC with master failed: -ERR 'sync' is not served" in done.stderr
 
 
 def test_scan(port: int) -> None:

@@ -19,8 +19,6 @@ from tests.servers import wait_until
 
 EACH = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 IN_ONE_STEP = ("memory", "redis", "postgres", "sqlite")  # where several keys can be changed in one
-LOCKS = ("memory", "postgres", "sqlite")  # a lock is let go by a script
-EACH_WITH_LOCKS = pytest.mark.parametrize("prefix", [PREFIXES[kind] for kind in LOCKS], ids=LOCKS)
 
 
 @pytest.fixture(params=[2, 3])
@@ -151,7 +149,7 @@ class TestWatchedKeys:
         assert await async_client.get(f"{prefix}n") == "12"
 
 
-@EACH_WITH_LOCKS
+@EACH
 class TestLocks:
     def test_one_holds_it(self, client: redis.Redis, prefix: str) -> None:
         client.script_flush()  # so that its scripts are loaded once they are missed
@@ -186,6 +184,28 @@ class TestLocks:
                 action()
         assert next_one.owned()
         next_one.release()
+
+    def test_none_but_its_owner_lets_it_go(self, client: redis.Redis, prefix: str) -> None:
+        mine, other = client.lock(f"{prefix}lock", timeout=100), client.lock(f"{prefix}lock", timeout=100)
+        assert mine.acquire(token="mine")
+        for action in (other.release, other.reacquire, lambda: other.extend(1000)):
+            other.local.token = b"other's"  # forgotten by release
+            with pytest.raises(LockNotOwnedError):
+                action()
+        assert client.get(f"{prefix}lock") == "mine"
+        assert 90 < client.ttl(f"{prefix}lock") <= 100
+        mine.release()
+        assert not client.exists(f"{prefix}lock")
+
+    def test_who_waits_gets_it_when_it_expires(self, client: redis.Redis, prefix: str) -> None:
+        dead, waiting = client.lock(f"{prefix}lock", timeout=0.2), client.lock(f"{prefix}lock", sleep=0.01)
+        assert dead.acquire()
+        assert not waiting.acquire(blocking_timeout=0.02)
+        assert waiting.acquire(blocking_timeout=10)
+        assert client.ttl(f"{prefix}lock") == -1
+        with pytest.raises(LockError, match="no timeout"):
+            waiting.extend(10)
+        waiting.release()
 
     def test_those_who_wait_get_it_one_after_the_other(self, client: redis.Redis, prefix: str) -> None:
         def count(_: int) -> None:

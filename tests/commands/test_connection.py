@@ -179,6 +179,12 @@ SEQUENCES = {
         HELLO
         RESET x
     """,
+    "SCRIPT DEBUG": """
+        SCRIPT DEBUG NO
+        SCRIPT DEBUG no
+        SCRIPT DEBUG other
+        SCRIPT DEBUG
+    """,
     "ACL WHOAMI": """
         ACL WHOAMI
         ACL WHOAMI x
@@ -462,17 +468,7 @@ def test_a_name_that_is_gone_is_no_client_any_more(redtier: RedtierServer) -> No
         wait_until(lambda: b"leaving" not in client.ask("CLIENT LIST"))
 
 
-def test_client_help_tells_of_what_is_served(redtier: RedtierServer) -> None:
+def test_scripts_have_no_debugger(redtier: RedtierServer) -> None:
     with RawClient(redtier.port) as client:
-        lines = client.ask("CLIENT HELP").decode().split("\r\n")
-    assert "+NO-EVICT (ON|OFF)" in lines
-    assert "+PAUSE <timeout> [WRITE|ALL]" in lines
-    assert "+LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)] [ID <client-id> [<client-id> ...]]" in lines
-    assert "+TRACKINGINFO" in lines
-    assert "+UNBLOCK <client-id> [TIMEOUT|ERROR]" in lines
-
-
-def test_object_help_names_every_subcommand(redtier: RedtierServer) -> None:
-    with RawClient(redtier.port) as client:
-        lines = client.ask("OBJECT HELP").decode().split("\r\n")
-    assert {"+ENCODING <key>", "+FREQ <key>", "+HELP", "+IDLETIME <key>", "+REFCOUNT <key>"} <= set(lines)
+        for line in ("SCRIPT DEBUG YES", "SCRIPT DEBUG SYNC"):
+            assert client.ask(line).startswith(b"-ERR scripts can't be debugged here")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
+from proxy.commands.debug import SUBCOMMANDS
 from tests.commands.test_latency import CONFIG
 from tests.rawclient import RawClient, mapping, tree
 from tests.servers import RedisServer, RedtierServer, wait_until
@@ -50,6 +51,7 @@ def test_replies_are_those_of_redis(redtier: RedtierServer, real: RedisServer, p
             "BGSAVE SCHEDULE x",
             "BGREWRITEAOF x",
             "MEMORY PURGE",
+            "MEMORY MALLOC-STATS x",
             "MEMORY USAGE nosuch",
             "MEMORY USAGE nosuch SAMPLES",
             "MEMORY USAGE nosuch SAMPLES x",
@@ -59,6 +61,15 @@ def test_replies_are_those_of_redis(redtier: RedtierServer, real: RedisServer, p
             "RESET",
         ):
             assert ours.ask(line) == theirs.ask(line), line
+
+
+def test_help_names_every_subcommand(redtier: RedtierServer) -> None:
+    with RawClient(redtier.port) as client:
+        shown = [
+            line.split()[0] for _, line in tree(client.ask("DEBUG HELP"))[1] if not line.startswith(b" ")
+        ]
+    assert shown[0] == b"DEBUG"
+    assert set(shown[1:]) == SUBCOMMANDS.keys()
 
 
 @pytest.mark.parametrize(("allowed", "text"), [("no", b"-ERR DEBUG command not allowed"), ("local", b"+OK")])
@@ -141,6 +152,11 @@ def test_memory_stats_counts_keys(redtier: RedtierServer) -> None:
         assert (empty["keys.count"], full["keys.count"]) == (0, 100)
         assert full["total.allocated"] - empty["total.allocated"] > 100_000
         assert full["dataset.bytes"] + full["overhead.total"] >= full["peak.allocated"] * 0.5
+
+
+def test_there_is_no_allocator_to_tell_of(redtier: RedtierServer) -> None:
+    with RawClient(redtier.port) as client:
+        assert b"not supported for the current allocator" in client.ask("MEMORY MALLOC-STATS")
 
 
 def test_memory_doctor_says_when_memory_is_full() -> None:

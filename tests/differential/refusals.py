@@ -94,13 +94,17 @@ def cross_tier(names: slice | Callable[[Argv], list[bytes]]) -> Callable[[Argv],
     return error
 
 
-def no_debug(example: str) -> Refusal:
-    return Refusal(
-        "what an administrator looks into is not sent over shared connections",
-        example,
-        lambda argv: errors.not_shared("pfdebug"),
-        UNSEEN,
-    )
+def not_shared(key: str) -> dict[bytes, Refusal]:
+    """On a target where ``key`` is on a Redis."""
+    return {
+        example.split()[0].encode(): Refusal(
+            reason, example, lambda argv: errors.not_shared(argv[0].decode().lower()), UNSEEN
+        )
+        for example, reason in {
+            f"PFDEBUG ENCODING {key}": "what an administrator looks into is not sent over shared connections",
+            f"RESTORE-ASKING {key} 0 x": "what a cluster moves is not sent over shared connections",
+        }.items()
+    }
 
 
 SCRIPTS: Final = (b"EVAL", b"EVAL_RO", b"EVALSHA", b"EVALSHA_RO")
@@ -141,7 +145,7 @@ PLACES: Final = ("GEORADIUS a 1 1 1 m STORE b", "GEORADIUSBYMEMBER a x 1 m STORE
 SET_STORES: Final = ("SUNIONSTORE b a", "SINTERSTORE b a", "SDIFFSTORE b a")
 
 OF_A_REDIS: Final = {
-    b"PFDEBUG": no_debug("PFDEBUG ENCODING a"),
+    **not_shared("a"),
     b"SWAPDB": no_swap("redis"),
 }
 
@@ -225,7 +229,7 @@ REFUSALS: Final[dict[str, dict[bytes, Refusal]]] = {
             cross_tier(slice(1, None, 2)),
             MSETNX,
         ),
-        b"PFDEBUG": no_debug("PFDEBUG ENCODING b"),
+        **not_shared("b"),
         b"PFMERGE": Refusal("no backend has all values", "PFMERGE b a", cross_tier(slice(1, None)), UNSEEN),
         b"SWAPDB": no_swap("sqlite"),
         **refused(

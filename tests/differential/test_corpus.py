@@ -1,4 +1,5 @@
-"""The written sequences, against every target, in both protocol versions; those in ``servers`` need a server.
+"""The written sequences, against every target, in both protocol versions; those in ``servers`` need a server,
+those in ``redis`` a Redis behind it.
 
 ``corpus/*.txt``: a line a request, split at blanks; an argument in double quotes is written like a Python
 bytes literal.  ``# title`` begins a sequence, on empty databases.
@@ -46,6 +47,7 @@ def argument(word: str) -> bytes:
 
 SEQUENCES = dict(chain.from_iterable(map(sequences, sorted(CORPUS.glob("*.txt")))))
 OF_SERVERS = dict(chain.from_iterable(map(sequences, sorted(CORPUS.glob("servers/*.txt")))))
+OF_REDIS = dict(chain.from_iterable(map(sequences, sorted(CORPUS.glob("redis/*.txt")))))
 
 
 @pytest.mark.parametrize(("target", "proto"), SESSIONS)
@@ -68,6 +70,15 @@ async def test_what_only_a_server_can_be_asked_is_answered_as_redis_answers_it(
     if target == "near":
         requests = asked_twice(requests)
     await compare(redis_server.port, opener(target), proto, requests, REFUSALS[target])
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("proto", [2, 3])
+@pytest.mark.parametrize("title", OF_REDIS)
+async def test_what_only_a_redis_can_be_asked_is_answered_as_redis_answers_it(
+    redis_server: RedisServer, opener: Callable[[str], Open], title: str, proto: int
+) -> None:
+    await compare(redis_server.port, opener("redis"), proto, OF_REDIS[title], REFUSALS["redis"])
 
 
 @pytest.mark.parametrize(
