@@ -59,7 +59,7 @@ def test_redis_py_counts_without_losing_one(port: int, prefix: str) -> None:
 @EACH
 def test_a_watched_key_that_expires_undoes_it(port: int, prefix: str) -> None:
     with RawClient(port) as client, RawClient(port) as other:
-        client.ask(f"SET {prefix}k 1 PX 50")
+        client.ask(f"SET {prefix}k 1 PX 400")
         client.ask(f"WATCH {prefix}k")
         wait_until(lambda: other.ask(f"EXISTS {prefix}k") == b":0\r\n")
         client.send("MULTI", "PING", "EXEC")
