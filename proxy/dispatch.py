@@ -93,13 +93,9 @@ class Dispatcher(FastPath):
         self.slowlog: SlowLog = slowlog
         self.latency: LatencyMonitor = latency
         # Commands with a single key at a fixed place, as clients write them: "get" and "GET".
-        self._quick: dict[bytes, CommandSpec] = {
-            name: spec
-            for spec in table.values()
-            if spec.first_key and not spec.subcommands and spec.name not in STRAYS
-            for name in (spec.name, spec.name.upper())
-            if spec.forwardable or (spec.handler is not None and spec.scope == KEYS)
-        }
+        self._quick: dict[bytes, CommandSpec] = {}
+        for spec in table.values():
+            self._quicken(spec)
         self._events: Events = events
         self._blocking: Blocking = blocking
         # The run of frames that goes to one lane as it came.
@@ -141,6 +137,16 @@ class Dispatcher(FastPath):
         )
         for spec in every_spec(self.table):
             spec.swift = None
+
+    def know(self, spec: CommandSpec) -> None:
+        """Serve a command that the table has not had."""
+        self.table[spec.name] = spec
+        self._quicken(spec)
+
+    def _quicken(self, spec: CommandSpec) -> None:
+        served = spec.forwardable or (spec.handler is not None and spec.scope == KEYS)
+        if served and spec.first_key and not spec.subcommands and spec.name not in STRAYS:
+            self._quick[spec.name] = self._quick[spec.name.upper()] = spec
 
     def feed(self, s: Session, data: bytes) -> None:
         """A chunk has come in."""

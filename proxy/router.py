@@ -116,6 +116,10 @@ class Router:
                 return route
         raise no_functions(title)
 
+    def of_backend(self, name: str) -> Route:
+        """A route to the backend of that name, which has one."""
+        return next(route for route in self.routes if route.home.name == name)
+
     def may_lead(self, prefix: bytes, home: Home) -> bool:
         """Whether a key that starts with ``prefix`` may have this home."""
         if self.find(prefix).home is home:

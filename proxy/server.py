@@ -39,6 +39,7 @@ from proxy.info import InfoSource, info_text, reset_counters
 from proxy.inspect import describe_routes, describe_value, memory_usage, where
 from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
+from proxy.modules import learn
 from proxy.monitor import Monitors
 from proxy.nearcache import NearCache
 from proxy.notifications import Notifications
@@ -65,6 +66,7 @@ SWEEP_MAX: Final = 1000  # records of one round of a store's sweeper
 # the others from being served.
 OPEN_PATIENCE: Final = 0.5
 REOPEN_MAX: Final = 2.0  # seconds between two tries to open a backend that is away, at most
+LOOK_EVERY: Final = 1000  # ms between looks for what modules have brought
 
 
 class RedtierServer(Server):
@@ -98,6 +100,7 @@ class RedtierServer(Server):
         self.cache = NearCache(config.cache.max_bytes)
         self.events = Events()
         self.table = load_table()
+        self._looked_at = 0  # for commands that the table has not, ms since the epoch
         self.router = build_router(config, self.clock, self.cache, self.events, self.table)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
@@ -253,9 +256,23 @@ class RedtierServer(Server):
             await asyncio.sleep(pause)
             pause = min(2 * pause, REOPEN_MAX)
         log.info("backend '%s' is there", home.name)
+        if isinstance(home, UpstreamHome):
+            await self._learn(home)
         interval = getattr(self.config.backends[home.name], "sweep_interval", 0)
         if interval and isinstance(home, ColdHome):
             await self._sweep(home, interval / 1000)
+
+    async def _learn(self, home: UpstreamHome) -> None:
+        for spec in await learn(home, self.table):
+            self.dispatcher.know(spec)
+
+    def look_for_commands(self) -> None:
+        now = self.clock.ms
+        if now - self._looked_at >= LOOK_EVERY:
+            self._looked_at = now
+            for home in self.homes.values():
+                if isinstance(home, UpstreamHome) and not home.down:
+                    self._spawn(self._learn(home))
 
     async def _sweep(self, home: ColdHome, interval: float) -> None:
         while True:

@@ -505,6 +505,10 @@ class Server:
         """Milliseconds since the epoch."""
 
     @abstractmethod
+    def look_for_commands(self) -> None:
+        """Somebody asked for a command that is not known: a Redis may have loaded a module."""
+
+    @abstractmethod
     def clients(self) -> list[Session]:
         """All sessions, oldest first."""
 

@@ -24,12 +24,14 @@ from proxy.cells import WorkingSet
 from proxy.clock import Clock
 from proxy.commands.scripting import to_upstream
 from proxy.commands.spec import (
+    ADMIN,
     BLOCKING,
     FORWARD_ONLY,
     KEYS,
     NO_AUTH,
     NO_MANDATORY_KEYS,
     NO_MULTI,
+    PUBSUB,
     WRITE,
     CommandSpec,
     InvalidKeys,
@@ -156,7 +158,7 @@ class SlowPath:
         spec = lookup(self._table, argv)
         try:
             if spec is None:
-                raise self._unknown(argv)
+                raise self._unknown(s, argv)
             s.last_command = spec.name
             if not spec.arity_fits(len(argv)):
                 raise errors.wrong_arity(spec.title)
@@ -231,9 +233,10 @@ class SlowPath:
         queue.requests.append(argv)
         s.reply(QUEUED)
 
-    def _unknown(self, argv: Argv) -> CommandError:
+    def _unknown(self, s: Session, argv: Argv) -> CommandError:
         container = self._table.get(argv[0].lower())
         if container is None:
+            s.server.look_for_commands()
             return errors.unknown_command(argv)
         return errors.unknown_subcommand(argv[1], container.title)
 
@@ -396,6 +399,12 @@ class SlowPath:
         """No keys, or some that can't be told: the handler says what is wrong, as Redis does."""
         if spec.name in FORWARD_ONLY:
             self._fast.forward(s, spec, argv, self._router.of_functions(spec.title), 1 if spec.write else 0)
+            self._fast.end_run(s)
+            return
+        if spec.upstream:
+            if spec.flags & (BLOCKING | PUBSUB | ADMIN):
+                raise errors.not_shared(spec.title)
+            self._fast.forward(s, spec, argv, self._router.of_backend(spec.upstream), 1 if spec.write else 0)
             self._fast.end_run(s)
             return
         if spec.handler is None:

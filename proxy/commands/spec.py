@@ -192,10 +192,12 @@ class InvalidKeys(CommandError):
 class CommandSpec:
     """All facts of one command or subcommand, its handler, and how often it was called.
 
+    ``upstream`` is the Redis backend that told of a command which the table has not.
+
     Raises SpecError for a row that says what this module does not know.
     """
 
-    def __init__(self, name: bytes, row: Row, parent: CommandSpec | None = None) -> None:
+    def __init__(self, name: bytes, row: Row, parent: CommandSpec | None = None, upstream: str = "") -> None:
         self.name: bytes = name  # lower-case; b"client|id" for a subcommand
         self.parent: CommandSpec | None = parent
         self.subcommands: dict[bytes, CommandSpec] = {}  # by their own names, b"id"
@@ -219,12 +221,15 @@ class CommandSpec:
         self.first_key: int = 0
         if len(self.key_specs) == 1 and self.finder is None:
             self.first_key = self.key_specs[0].fixed
+        if upstream and self.first_key >= abs(self.arity):
+            self.first_key = 0  # a module's command looks at its arity by itself
         # Whether a request that names at least one key may go to an upstream on a connection that
         # clients share.
         self.forwardable: bool = (
             self.has_keys and not self.flags & (BLOCKING | PUBSUB | ADMIN | ASKING) and name not in NOT_SHARED
         )
 
+        self.upstream: str = upstream
         self.handler: Handler | None = None
         # The handler, once the command is timed by samples (see ``Dispatcher``); None: each call by itself.
         self.swift: Handler | None = None
@@ -265,6 +270,8 @@ class CommandSpec:
 
     def docs(self) -> Docs:
         """What only documentation needs; the first call for any command reads the file."""
+        if self.upstream:
+            return {"summary": f"A command of a module, of the backend '{self.upstream}'"}
         return _all_docs()[self.title]
 
 

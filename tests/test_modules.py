@@ -1,0 +1,87 @@
+"""Commands of a Redis' modules, which nobody has told us of."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.homes import toml
+from tests.rawclient import RawClient
+from tests.servers import RedisServer, RedtierServer, wait_until
+
+pytestmark = pytest.mark.once  # nothing of it is compiled
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("module") / "tests.so"
+    source = Path(__file__).with_name("module.c")
+    command = ["cc", "-shared", "-fPIC", "-Wall", "-Wno-unused-variable", "-o", str(library), str(source)]
+    subprocess.run(command, check=True, timeout=60)
+    library.chmod(0o755)
+    return library
+
+
+@pytest.fixture
+def clients(module: Path) -> Iterator[tuple[RawClient, RawClient]]:
+    """Of a redtier with such a Redis behind it, and of that Redis."""
+    with ExitStack() as stack:
+        upstream = stack.enter_context(RedisServer("--loadmodule", str(module)))
+        backends = {
+            "backends.main": {"type": "redis", "url": upstream.url},
+            "backends.hot": {"type": "memory"},
+        }
+        server = stack.enter_context(RedtierServer(toml(backends, {"hot:": "hot", "": "main"})))
+        client, direct = (stack.enter_context(RawClient(each.port)) for each in (server, upstream))
+        wait_until(lambda: client.ask("TESTS.KEYLESS").startswith(b"*"))
+        yield client, direct
+
+
+def test_they_are_answered_as_the_redis_answers_them(clients: tuple[RawClient, RawClient]) -> None:
+    client, direct = clients
+    direct.ask("LPUSH l a")
+    for proto in (2, 3):
+        for line in (
+            f"HELLO {proto}",
+            "TESTS.SET k v",
+            "tests.get k",
+            "TESTS.GET k",
+            "TESTS.GET none",
+            "TESTS.PAIRS a 1 b 2",
+            "TESTS.KEYLESS a b",
+            "TESTS.GET",
+            "TESTS.GET l",
+            "TESTS.SET hot k v",
+            "COMMAND GETKEYS TESTS.PAIRS a 1 b 2",
+        ):
+            ours, theirs = client.ask(line), direct.ask(line)
+            assert line.startswith("HELLO") or ours == theirs, line
+    client.send("MULTI", "TESTS.SET k v", "TESTS.GET k", "EXEC")
+    assert [client.frame() for _ in range(4)][3] == b"*2\r\n+OK\r\n$1\r\nv\r\n"
+
+
+def test_elsewhere_and_where_they_can_not_be_sent_they_are_refused(
+    clients: tuple[RawClient, RawClient],
+) -> None:
+    client, _ = clients
+    assert client.ask("TESTS.GET hot:k") == (
+        b"-ERR 'tests.get' is not served on this tier (memory): use a key whose prefix is routed to Redis\r\n"
+    )
+    assert client.ask("TESTS.PAIRS a 1 hot:b 2").startswith(b"-CROSSTIER")
+    assert client.ask("TESTS.ADMIN").startswith(b"-ERR 'tests.admin' is not sent over the connections")
+    assert client.ask("PING") == b"+PONG\r\n"
+
+
+def test_one_that_is_loaded_later_is_found_when_it_is_asked_for(module: Path) -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(RedisServer("--enable-module-command", "yes"))
+        text = toml({"backends.main": {"type": "redis", "url": upstream.url}}, {"": "main"})
+        server = stack.enter_context(RedtierServer(text))
+        client, direct = (stack.enter_context(RawClient(each.port)) for each in (server, upstream))
+        assert client.ask("TESTS.SET k v").startswith(b"-ERR unknown command 'TESTS.SET'")
+        assert direct.ask(f"MODULE LOAD {module}") == b"+OK\r\n"
+        wait_until(lambda: client.ask("TESTS.SET k v") == b"+OK\r\n")
