@@ -209,11 +209,11 @@ def change_stream(dice: random.Random, key: str, count: int) -> list[list[object
     group, consumer = dice.choice("gh"), dice.choice("xyz")
     id = f"{dice.randrange(count, 2 * count)}-{dice.randrange(1, 4)}"
     return [
-        ["XADD", key, f"{count + dice.randrange(count)}-{dice.randrange(4)}", dice.choice("fg"), count],
+        ["XADD", key, f"{count + dice.randrange(count)}-{dice.randrange(4)}", dice.choice("fg"), "v" * count],
         ["XREADGROUP", "GROUP", group, consumer, "COUNT", 7, "STREAMS", key, ">"],
         ["XACK", key, group, id],
         ["XDEL", key, id],
-        ["XADD", key, "*", "f", "v"],
+        ["XADD", key, "*", "f", "v" * dice.randrange(600)],
         ["XTRIM", key, "MAXLEN", count // 2],
         ["XTRIM", key, "MAXLEN", "~", count // 2],
         ["XREADGROUP", "GROUP", group, consumer, "COUNT", 7, "STREAMS", key, 0],
@@ -277,8 +277,8 @@ SIZES: Final = (3, 30, 200, 3000)
 
 def filled(dice: random.Random, fill: Fill) -> MemoryKeyspace:
     ks = memory()
-    for key in KEYS:
-        ask(ks, *fill(dice, key, dice.choice(SIZES)))
+    for key, size in zip(KEYS, dice.sample(SIZES, len(KEYS)), strict=True):
+        ask(ks, *fill(dice, key, size))
     ask(ks, "SET", "text", "unchanged", "PX", 5000)
     return ks
 
