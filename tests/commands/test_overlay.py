@@ -131,8 +131,8 @@ def change_list(dice: random.Random, key: str, count: int) -> list[list[object]]
     return [
         ["RPUSH", key, *some],
         ["LPUSH", key, *some],
-        ["LPOP", key, few],
-        ["RPOP", key, few],
+        ["LPOP", key, dice.choice([few, 20 * few])],
+        ["RPOP", key, dice.choice([few, 20 * few])],
         ["LSET", key, place, some[0]],
         ["LINSERT", key, "BEFORE", some[0], "new"],
         ["LREM", key, dice.randrange(-2, 3), some[0]],
@@ -203,7 +203,8 @@ def change_zset(dice: random.Random, key: str, count: int) -> list[list[object]]
 
 def fill_stream(dice: random.Random, key: str, count: int) -> list[list[object]]:
     entries: list[list[object]] = [["XADD", key, f"{n + 1}-1", "f", "v"] for n in range(count)]
-    return [*entries, ["XGROUP", "CREATE", key, "g", 0], ["XGROUP", "CREATECONSUMER", key, "g", "x"]]
+    read: list[object] = ["XREADGROUP", "GROUP", "g", "x", "COUNT", count // 2 + 1, "STREAMS", key, ">"]
+    return [*entries, ["XGROUP", "CREATE", key, "g", 0], read]
 
 
 def change_stream(dice: random.Random, key: str, count: int) -> list[list[object]]:
