@@ -126,6 +126,9 @@ def questions(count: int) -> dict[str, list[str]]:
     middle = count // 2
     return {
         "HGET": ["HGET", hashed, f"e:{R}"],
+        "HSET in a script": ["EVAL", HSET, "1", hashed, f"e:{R}"],
+        "LMOVE in a script": ["EVAL", LMOVE, "1", listed],
+        "ZADD in a script": ["EVAL", ZADD, "1", ranked, R, f"e:{R}"],
         "LINDEX 20": ["LINDEX", listed, "20"],
         "LINDEX -20": ["LINDEX", listed, "-20"],
         "ZADD": ["ZADD", ranked, R, f"e:{R}"],
@@ -136,6 +139,9 @@ def questions(count: int) -> dict[str, list[str]]:
     }
 
 
+HSET: Final = "return redis.call('hset', KEYS[1], ARGV[1], 'value')"
+LMOVE: Final = "return redis.call('lmove', KEYS[1], KEYS[1], 'left', 'right')"
+ZADD: Final = "return redis.call('zadd', KEYS[1], ARGV[1], ARGV[2])"
 DEEP: Final = "ZRANGE LIMIT in the middle"
 """redis-server walks up to there, so it is not asked: milliseconds, each time."""
 

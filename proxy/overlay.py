@@ -1,12 +1,14 @@
 """A keyspace over another one that keeps its changes to itself until they are applied.
 
-A script runs on one, so that it can be stopped anywhere: nothing of it has happened then.  What is changed
-is a copy, and what is only read is the other keyspace's own.
+A script runs on one, so that it can be stopped anywhere: nothing of it has happened then.  Keys stand in the
+other keyspace as they were until the end.  A value that can be changed in place is taken from there first,
+and given back at the end; if the script is stopped, what was done to it is undone (``UNDO``).
 """
 
 from __future__ import annotations
 
 from proxy.datatypes.collection import Collection
+from proxy.datatypes.undo import UNDO
 from proxy.keyspace import (
     SHARD_MESSAGE,
     KeyPolicy,
@@ -24,9 +26,30 @@ class Edit:
 
     def __init__(self, entry: Entry | None) -> None:
         self.entry: Entry | None = entry
-        self.own: bool = False  # the value may be changed: nobody else has it
+        self.theirs: Entry | None = None  # what the other keyspace has, if its value was taken from it
+        self.taken: object = None
         self.valued: bool = False  # the value was changed
         self.timed: bool = False  # when it expires was changed
+
+    def take(self, theirs: Entry) -> None:
+        """Get their value: what can be changed in place alone, so that it stays whole if it is evicted."""
+        assert self.entry is not None
+        value = self.entry.value = theirs.value
+        if isinstance(value, (Collection, bytearray)):
+            self.theirs = theirs
+            self.taken = value
+            theirs.value = None
+
+    def give_back(self, there: Entry | None, moved: set[int]) -> bool:
+        """Let them have it again, who have ``there`` now; whether they could take it.
+
+        Not if its key was evicted, or if it is among those that are another key's now, by their ids.
+        """
+        theirs, self.theirs = self.theirs, None
+        if theirs is None or theirs is not there or id(self.taken) in moved:
+            return False
+        theirs.value = self.taken
+        return True
 
 
 class Changes:
@@ -76,21 +99,14 @@ class Overlay(Keyspace):
 
     def edit(self, key: bytes) -> Entry | None:
         edit = self._edit_of(key)
-        if edit is None:
+        if edit is None or (edit.theirs is None and not edit.valued):  # the value is theirs as yet
             self.base.policy(key)
             theirs = self.base.edit(key)
-            if theirs is None:
-                return None
-            edit = self._begin(key, _twin(theirs))
-        entry = edit.entry
-        if entry is None:
-            return None
-        if isinstance(entry.value, Unloaded):
-            self._load(entry)
-        if not edit.own:
-            entry.value = _copy(entry.value)
-            edit.own = True
-        return entry
+            if theirs is not None:
+                if edit is None:
+                    edit = self._begin(key, _twin(theirs))
+                edit.take(theirs)
+        return None if edit is None else edit.entry
 
     def peek(self, key: bytes) -> Entry | None:
         edit = self._edit_of(key)
@@ -110,7 +126,8 @@ class Overlay(Keyspace):
             edit = self._begin(key, None)
         entry = edit.entry = Entry(key, kind, value, expire_at)
         entry.used_at = self.clock.ms
-        edit.own = edit.valued = edit.timed = True
+        entry.size = entry_size(key, value)
+        edit.valued = edit.timed = True
 
     def admit(self, keys: list[bytes], values: list[bytes]) -> None:
         more = 0
@@ -133,9 +150,11 @@ class Overlay(Keyspace):
         edit = self.changes.edits[self.db, entry.key]
         assert edit.entry is entry
         if not isinstance(value, Collection):
-            self._grow(entry_size(entry.key, value))
+            size = entry_size(entry.key, value)
+            self._grow(size - entry.size if value is entry.value else size)
+            entry.size = size
         entry.value = value
-        edit.own = edit.valued = True
+        edit.valued = True
 
     def expire(self, entry: Entry, expire_at: int) -> None:
         edit = self._edit_of(entry.key)
@@ -176,39 +195,65 @@ class Overlay(Keyspace):
         keys = [key for db, key in self.changes.edits if db == self.db]
         return [(key, edit.entry) for key in keys if (edit := self._edit_of(key)) is not None]
 
+    def begin(self) -> None:
+        """To be called before anything is changed, for ``undo``; ``apply`` ends it."""
+        UNDO.begin()
+
+    def undo(self) -> None:
+        """Have nothing of it happen."""
+        UNDO.undo()
+        self._give_back(set())
+
+    def _give_back(self, moved: set[int]) -> None:
+        for (db, key), edit in self.changes.edits.items():
+            if edit.theirs is not None:
+                edit.give_back(self.base.at(db).peek(key), moved)
+
     def apply(self) -> bool:
         """Make the changes; whether there were any.  Nothing of it is refused: that was asked before."""
-        edits = [item for item in self.changes.edits.items() if item[1].valued or item[1].timed]
-        for (db, key), edit in edits:  # room first
-            if edit.entry is None:
-                self.base.at(db).remove(key)
-        for (db, _), edit in edits:
-            if edit.entry is not None:
-                _apply(self.base.at(db), edit.entry, edit.valued)
+        UNDO.end()
+        edits = list(self.changes.edits.items())
+        moved = {
+            id(edit.entry.value) for _, edit in edits if edit.entry and edit.entry.value is not edit.taken
+        }
+        try:
+            for (db, key), edit in edits:  # room first
+                if edit.entry is None:
+                    _apply(self.base.at(db), key, edit, moved)
+            for (db, key), edit in edits:
+                if edit.entry is not None:
+                    _apply(self.base.at(db), key, edit, moved)
+        finally:
+            self._give_back(moved)
         for db, name, key in self.changes.events:
             if db < 0:
                 self.base.publish(db == SHARD_MESSAGE, name.encode("latin-1"), key)
             else:
                 self.base.at(db).event(name, key)
-        return bool(edits)
+        return any(edit.valued or edit.timed for _, edit in edits)
 
 
-def _apply(base: Keyspace, made: Entry, valued: bool) -> None:
-    if valued:
-        base.put(made.key, made.kind, made.value, made.expire_at)
-    entry = base.peek(made.key)  # it may have been evicted to make room for another
-    if entry is not None and entry.expire_at != made.expire_at:
-        base.expire(entry, made.expire_at)
+def _apply(base: Keyspace, key: bytes, edit: Edit, moved: set[int]) -> None:
+    theirs = base.peek(key) if edit.theirs is not None else None
+    same = edit.give_back(theirs, moved)
+    made = edit.entry
+    if made is None:
+        base.remove(key)
+        return
+    if edit.valued:
+        if same and theirs is not None and theirs.value is made.value:
+            base.update(theirs, made.value)
+        else:
+            base.put(key, made.kind, made.value, made.expire_at)
+    if edit.valued or edit.timed:
+        entry = base.peek(key)  # it may have been evicted to make room for another
+        if entry is not None and entry.expire_at != made.expire_at:
+            base.expire(entry, made.expire_at)
 
 
 def _twin(entry: Entry) -> Entry:
     """An entry that is in no database, with the same value."""
     twin = Entry(entry.key, entry.kind, entry.value, entry.expire_at)
     twin.used_at = entry.used_at
+    twin.size = entry.size
     return twin
-
-
-def _copy(value: object) -> object:
-    if isinstance(value, Collection):
-        return value.copy()
-    return bytes(value) if isinstance(value, bytearray) else value

@@ -87,6 +87,23 @@ class TestKeysThatAreNotNamed:
         assert client.ask(f"GET {prefix}a") == b"$3\r\nold\r\n"
 
 
+@pytest.mark.parametrize("prefix", ["", "note:"])
+@pytest.mark.parametrize("elements", [3, 2000])
+def test_a_list_that_a_script_changes_is_changed_once_or_not_at_all(
+    prefix: str, elements: int, client: RawClient
+) -> None:
+    client.ask(shlex.join(["RPUSH", f"{prefix}a", *map(str, range(elements))]))
+    push = "redis.call('rpush', KEYS[1], 'x') redis.call('lpop', KEYS[1]) "
+    # A key that is not named has to be loaded: it runs twice.
+    assert (
+        evaluate(client, push + f"return redis.call('exists', '{prefix}b')", "1", f"{prefix}a") == b":0\r\n"
+    )
+    assert b"was stopped after 200 ms" in evaluate(client, push + "while true do end", "1", f"{prefix}a")
+    assert client.ask(f"LLEN {prefix}a") == b":%d\r\n" % elements
+    assert client.ask(f"LRANGE {prefix}a -1 -1") == b"*1\r\n$1\r\nx\r\n"
+    assert client.ask(f"LINDEX {prefix}a 0") == b"$1\r\n1\r\n"
+
+
 def test_a_key_on_a_redis_must_be_named(client: RawClient) -> None:
     text = "return redis.call('incr', 'far:a')"
     assert b"name it among the script's keys" in evaluate(client, text)

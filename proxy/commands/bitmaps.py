@@ -8,6 +8,7 @@ from proxy.commands.args import Args, parse_int, parse_int_or
 from proxy.commands.spec import keys_command
 from proxy.commands.strings import STRING_MAX, buffer_of, content, overwrite
 from proxy.datatypes import bits
+from proxy.datatypes.undo import UNDO
 from proxy.errors import (
     BIT_OFFSET,
     BIT_VALUE,
@@ -264,6 +265,9 @@ def apply_fields(
         replies.append(new if field.action == b"INCRBY" else old)
         if grown or new != old:
             first = field.at >> 3
-            changes.append((first, bytes(buffer[first : first + 9])))
+            changed = bytes(buffer[first : first + 9])
+            changes.append((first, changed))
+            if UNDO.open:
+                UNDO.splice(buffer, first, len(changed), changed)
             bits.write_field(buffer, field.width, field.at, new)
     return replies, changes

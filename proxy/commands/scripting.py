@@ -159,14 +159,17 @@ def _count(argv: Argv) -> int:
 def _run(ks: Keyspace, argv: Argv, script: Script, count: int, read_only: bool) -> Reply:
     if read_only and script.declared and script.writes:
         raise CommandError(errors.SCRIPT_MAY_WRITE)
-    changes = Changes()
-    overlay = Overlay(ks, changes)
+    overlay = Overlay(ks, Changes())
     run = Run(overlay, script.writes and not read_only, SCRIPTS.around)
     reply: Reply
+    overlay.begin()
     try:
         reply = SCRIPTS.run(script, argv[3 : 3 + count], argv[3 + count :], run)
     except ScriptFailed as failed:
         reply = failed.error  # an answer, and no failure of the step: what it changed before it stays changed
+    except BaseException:
+        overlay.undo()
+        raise
     overlay.apply()
     return reply
 

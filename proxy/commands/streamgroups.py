@@ -126,7 +126,7 @@ def xclaim(ks: Keyspace, argv: Argv) -> Reply:
     claim = parse_claim(argv, now)
     name = argv[3]
     ks.reserve(entry.key, entry, _room(name, len(claim.ids) if claim.force else 0))
-    group.last = max(group.last, claim.last)
+    group.set(max(group.last, claim.last), group.entries_read)
     consumer: Consumer | None = None  # not made for nothing
     replies: list[Reply] = []
     for id in claim.ids:
@@ -144,11 +144,10 @@ def xclaim(ks: Keyspace, argv: Argv) -> Reply:
         if delivery is None:
             delivery = stream.deliver(group, consumer, id, now)
         group.hand_over(id, delivery, consumer)
-        delivery.at = claim.at
-        if claim.count >= 0:
-            delivery.count = claim.count
-        elif not claim.just_id:
-            delivery.count += 1
+        count = claim.count
+        if count < 0:
+            count = delivery.count if claim.just_id else delivery.count + 1
+        delivery.set(claim.at, count)
         replies.append(streamid.text(id) if claim.just_id else [streamid.text(id), items])
     ks.update(entry, stream)
     return replies
@@ -228,8 +227,7 @@ def xautoclaim(ks: Keyspace, argv: Argv) -> Reply:
             if consumer is None:
                 consumer = see_consumer(ks, entry, stream, group, argv[3])
             group.hand_over(id, delivery, consumer)
-            delivery.at = now
-            delivery.count += 0 if just_id else 1
+            delivery.set(now, delivery.count + (0 if just_id else 1))
             claimed.append(streamid.text(id) if just_id else [streamid.text(id), items])
     ks.update(entry, stream)
     return [streamid.text(cursor), claimed, deleted]
@@ -269,8 +267,7 @@ def xgroup_setid(ks: Keyspace, argv: Argv) -> Reply:
     if len(argv) != 5 and len(argv) != 7:
         raise subcommand_syntax(argv[1], "xgroup")
     last = stream.last if argv[4] == b"$" else parse_place(argv[4])
-    group.last = last
-    group.entries_read = entries_read
+    group.set(last, entries_read)
     ks.update(entry, stream)
     ks.event("xgroup-setid", argv[2])
     return OK

@@ -117,7 +117,7 @@ def see_consumer(ks: Keyspace, entry: Entry, stream: Stream, group: Group, name:
     if consumer is None:
         consumer = stream.create_consumer(group, name, now)
         ks.event("xgroup-createconsumer", entry.key)
-    consumer.seen_at = now
+    consumer.see(now)
     return consumer
 
 
@@ -145,8 +145,7 @@ def read_pending(
         if items is None:
             replies.append([streamid.text(id), NULL_ARRAY])
         else:
-            delivery.at = ks.clock.ms
-            delivery.count += 1
+            delivery.set(ks.clock.ms, delivery.count + 1)
             replies.append([streamid.text(id), items])
         if len(replies) == reading.count:
             break

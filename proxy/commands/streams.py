@@ -164,11 +164,11 @@ def xsetid(ks: Keyspace, argv: Argv) -> Reply:
         raise CommandError(errors.XSETID_SMALL)
     if stream.length and 0 <= entries_added < stream.length:
         raise CommandError(errors.XSETID_ADDED_SMALL)
-    stream.last = last
-    if entries_added >= 0:
-        stream.added = entries_added
-    if max_deleted != streamid.FIRST:
-        stream.max_deleted = max_deleted
+    if entries_added < 0:
+        entries_added = stream.added
+    if max_deleted == streamid.FIRST:
+        max_deleted = stream.max_deleted
+    stream.set_ids(last, entries_added, max_deleted)
     ks.update(entry, stream)
     ks.event("xsetid", key)
     return OK

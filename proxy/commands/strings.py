@@ -14,6 +14,7 @@ from proxy.commands.spec import keys_command
 from proxy.datatypes import lcs as subsequence
 from proxy.datatypes import longdouble
 from proxy.datatypes.digits import digits
+from proxy.datatypes.undo import UNDO
 from proxy.errors import (
     DECREMENT_OVERFLOW,
     LCS_BOTH,
@@ -307,6 +308,8 @@ def overwrite(ks: Keyspace, entry: Entry, offset: int, patch: bytes) -> int:
     buffer = value if isinstance(value, bytearray) else bytearray(value)
     size = len(buffer)
     replaced = buffer[offset:end]
+    if UNDO.open:
+        UNDO.splice(buffer, min(offset, size), end - min(offset, size), replaced)
     if offset > size:
         buffer.extend(bytes(offset - size))
     buffer[offset:end] = patch

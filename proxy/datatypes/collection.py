@@ -4,8 +4,8 @@ A collection keeps its own size in memory as it changes, so that bounding memory
 taken down in slices, since freeing a million objects at once would hold the loop.
 
 A handler changes a collection in place, between ``Keyspace.edit`` and ``Keyspace.update``; what is shared
-with another key is a ``copy``.  ``pack`` gives the form that a store keeps: its bytes are for ever, and each
-type's docstring documents its own.
+with another key is a ``copy``.  Whatever changes one logs it first, while a script runs (``undo``).  ``pack``
+gives the form that a store keeps: its bytes are for ever, and each type's docstring documents its own.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sortedcontainers import SortedList
 
 from proxy.datatypes.table import Table
+from proxy.datatypes.undo import UNDO
 
 FEW: Final = 64  # times among which all may be looked at
 # Measured: a time's number, its slot, and beyond the few its place in the order.
@@ -43,10 +44,14 @@ class FieldTimes:
         if self._order is not None:
             old = times.get(field)
             if old is not None:
-                self._order.remove((old, field))
+                self._unorder(old, field)
+            if UNDO.open:
+                UNDO.step(self._order.remove, (moment, field))
             self._order.add((moment, field))
         times.put(field, moment)
         if self._order is None and len(times) > FEW:
+            if UNDO.open:
+                UNDO.step(self._disorder)
             self._order = SortedList([(moment, field) for field, moment in times.items()])
 
     def remove(self, field: bytes) -> bool:
@@ -55,8 +60,16 @@ class FieldTimes:
             return False
         self._times.remove(field)
         if self._order is not None:
-            self._order.remove((moment, field))
+            self._unorder(moment, field)
         return True
+
+    def _unorder(self, moment: int, field: bytes) -> None:
+        if UNDO.open:
+            UNDO.step(self._order.add, (moment, field))
+        self._order.remove((moment, field))
+
+    def _disorder(self) -> None:
+        self._order = None
 
     def first(self) -> int:
         """The earliest time; there must be one."""

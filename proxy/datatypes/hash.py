@@ -16,6 +16,7 @@ from proxy.datatypes.collection import Collection
 from proxy.datatypes.fieldtimes import FieldTimes
 from proxy.datatypes.packed import head
 from proxy.datatypes.table import Table
+from proxy.datatypes.undo import UNDO
 
 PACKED_FIELDS: Final = 512  # hash-max-listpack-entries
 PACKED_ITEM: Final = 64  # bytes of a field or value: hash-max-listpack-value
@@ -176,6 +177,8 @@ class Hash(Collection):
 
         It does not expire any more, but where it is to ``keep`` its time.
         """
+        if UNDO.open:
+            self._keep()
         if self._times is not None and not keep:
             self.persist(field)
         table = self._table
@@ -224,6 +227,8 @@ class Hash(Collection):
         return table
 
     def remove(self, field: bytes) -> bool:
+        if UNDO.open:
+            self._keep()
         if self._times is not None:
             self.persist(field)
         table = self._table
@@ -247,6 +252,8 @@ class Hash(Collection):
 
     def expire(self, field: bytes, moment: int) -> None:
         """Let a field that is there expire, at a time that is not 0."""
+        if UNDO.open:
+            self._keep()
         times = self._times
         if times is None:
             times = self._times = FieldTimes()
@@ -256,6 +263,8 @@ class Hash(Collection):
 
     def persist(self, field: bytes) -> bool:
         """Let a field not expire; whether it would have."""
+        if UNDO.open:
+            self._keep()
         times = self._times
         if times is None:
             return False
@@ -272,6 +281,27 @@ class Hash(Collection):
         else:
             self.due = 0
             self._times = None
+
+    def _keep(self) -> None:
+        """Have it undone what is about to be done, but for what the table and the times see to."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.size, self.due, self._count, self._packed, self._table, self._times)
+
+    def _restore(
+        self,
+        size: int,
+        due: int,
+        count: int,
+        data: bytes,
+        table: Table[bytes] | None,
+        times: FieldTimes | None,
+    ) -> None:
+        self.size = size
+        self.due = due
+        self._count = count
+        self._packed = data
+        self._table = table
+        self._times = times
 
     def spent(self, now: int) -> bool:
         return 0 < self.due <= now and not self.count(now)

@@ -18,6 +18,7 @@ from mypy_extensions import i64, mypyc_attr
 from proxy.datatypes import packed
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.packed import head
+from proxy.datatypes.undo import UNDO
 
 SMALL_ITEMS: Final = 64
 SMALL_BYTES: Final = 2048
@@ -50,7 +51,21 @@ class Node:
             return PACKED_OVERHEAD + len(self.data)
         return OPEN_OVERHEAD + self.payload + ITEM_OVERHEAD * self.count
 
+    def keep(self) -> None:
+        """Have it undone what is about to be done."""
+        if UNDO.first(self):
+            items = self.items
+            UNDO.step(self._restore, None if items is None else items[:], self.data, self.count, self.payload)
+
+    def _restore(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
+        self.items = items
+        self.data = data
+        self.count = count
+        self.payload = payload
+
     def open(self) -> list[bytes]:
+        if UNDO.open:
+            self.keep()
         items = self.items
         if items is None:
             items = self.items = packed.take(self.data, 0, self.count)
@@ -62,6 +77,8 @@ class Node:
         """Pack it, if that makes it smaller."""
         items = self.items
         if items is not None and self.payload <= PACK_MEAN * self.count:
+            if UNDO.open:
+                self.keep()
             self.data = packed.pack(items)
             self.items = None
 
@@ -150,6 +167,8 @@ class List(Collection):
     # The ends
 
     def push_left(self, item: bytes) -> None:
+        if UNDO.open:
+            self._keep()
         nodes = self._nodes
         if nodes is None:
             if self.count < SMALL_ITEMS and len(self._run) + len(item) < SMALL_BYTES:
@@ -160,9 +179,10 @@ class List(Collection):
                 return
             nodes = self._spread()
         if not nodes or nodes[0].items is None:
-            nodes.insert(0, Node([], b"", 0, 0))
-            self.size += OPEN_OVERHEAD
+            self._insert(0, Node([], b"", 0, 0))
         node = nodes[0]
+        if UNDO.open:
+            node.keep()
         items = node.items
         assert items is not None
         items.insert(0, item)
@@ -175,6 +195,8 @@ class List(Collection):
             self._close(1)
 
     def push_right(self, item: bytes) -> None:
+        if UNDO.open:
+            self._keep()
         nodes = self._nodes
         if nodes is None:
             if self.count < SMALL_ITEMS and len(self._run) + len(item) < SMALL_BYTES:
@@ -185,9 +207,10 @@ class List(Collection):
                 return
             nodes = self._spread()
         if not nodes or nodes[-1].items is None:
-            nodes.append(Node([], b"", 0, 0))
-            self.size += OPEN_OVERHEAD
+            self._insert(len(nodes), Node([], b"", 0, 0))
         node = nodes[-1]
+        if UNDO.open:
+            node.keep()
         items = node.items
         assert items is not None
         items.append(item)
@@ -201,6 +224,8 @@ class List(Collection):
             self._close(last)
 
     def pop_left(self) -> bytes:
+        if UNDO.open:
+            self._keep()
         nodes = self._nodes
         self.count -= 1
         if nodes is None:
@@ -214,16 +239,22 @@ class List(Collection):
         items = node.items
         if items is None:
             node, items = self._open(0)
+        elif UNDO.open:
+            node.keep()
         item = items.pop(0)
         node.count -= 1
         node.payload -= len(item)
         self.size -= len(item) + ITEM_OVERHEAD
         if not items:
+            if UNDO.open:
+                UNDO.splice(nodes, 0, 0, nodes[:1])
             nodes.pop(0)
             self.size -= OPEN_OVERHEAD
         return item
 
     def pop_right(self) -> bytes:
+        if UNDO.open:
+            self._keep()
         nodes = self._nodes
         self.count -= 1
         if nodes is None:
@@ -237,11 +268,15 @@ class List(Collection):
         items = node.items
         if items is None:
             node, items = self._open(len(nodes) - 1)
+        elif UNDO.open:
+            node.keep()
         item = items.pop()
         node.count -= 1
         node.payload -= len(item)
         self.size -= len(item) + ITEM_OVERHEAD
         if not items:
+            if UNDO.open:
+                UNDO.splice(nodes, len(nodes) - 1, 0, nodes[-1:])
             nodes.pop()
             self.size -= OPEN_OVERHEAD
         return item
@@ -304,6 +339,8 @@ class List(Collection):
     # Changes within
 
     def set(self, index: int, item: bytes) -> None:
+        if UNDO.open:
+            self._keep()
         self._spread()
         number, place = self._locate(index)
         node, items = self._open(number)
@@ -318,6 +355,8 @@ class List(Collection):
         places = self.positions(pivot, 1, 1, 0)
         if not places:
             return False
+        if UNDO.open:
+            self._keep()
         self._spread()
         number, place = self._locate(places[0])
         node, items = self._open(number)
@@ -332,6 +371,8 @@ class List(Collection):
 
     def remove(self, item: bytes, count: int) -> int:
         """Take out ``item``, so many times (negative: from the right; 0: all); how many there were."""
+        if UNDO.open:
+            self._keep()
         backwards = count < 0
         left = abs(count) if count else self.count
         small = self._nodes is None
@@ -351,6 +392,8 @@ class List(Collection):
 
     def trim(self, first: int, count: int) -> None:
         """Keep ``count`` elements from ``first`` on."""
+        if UNDO.open:
+            self._keep()
         nodes = self._nodes
         last = self.count - first - count  # how many go on the right
         self.count = count
@@ -365,12 +408,16 @@ class List(Collection):
             first -= nodes[number].count
             self.size -= nodes[number].size()
             number += 1
+        if UNDO.open:
+            UNDO.splice(nodes, 0, 0, nodes[:number])
         del nodes[:number]
         number = len(nodes)
         while number and last >= nodes[number - 1].count:
             number -= 1
             last -= nodes[number].count
             self.size -= nodes[number].size()
+        if UNDO.open:
+            UNDO.splice(nodes, number, 0, nodes[number:])
         del nodes[number:]
         if first:
             self._shorten(0, 0, first)
@@ -424,6 +471,17 @@ class List(Collection):
         made._nodes = nodes
         made._settle()
         return made
+
+    def _keep(self) -> None:
+        """Have it undone what is about to be done, but for what nodes, and who moves them, see to."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.size, self.count, self._run, self._nodes)
+
+    def _restore(self, size: int, count: int, run: bytes, nodes: list[Node] | None) -> None:
+        self.size = size
+        self.count = count
+        self._run = run
+        self._nodes = nodes
 
     # Nodes
 
@@ -495,7 +553,15 @@ class List(Collection):
         del items[at:]
         node.count -= other.count
         node.payload -= other.payload
-        nodes.insert(number + 1, other)
+        self._insert(number + 1, other)
+
+    def _insert(self, number: int, node: Node) -> None:
+        """Put in an open node, whose elements are counted."""
+        nodes = self._nodes
+        assert nodes is not None
+        if UNDO.open:
+            UNDO.splice(nodes, number, 1, [])
+        nodes.insert(number, node)
         self.size += OPEN_OVERHEAD
 
     def _tidy(self, number: int) -> None:

@@ -13,6 +13,8 @@ from typing import Final, cast
 
 from mypy_extensions import i64, mypyc_attr
 
+from proxy.datatypes.undo import UNDO
+
 BLOCK_MAX: Final = 512  # members of a block
 BLOCK_FILL: Final = 384  # where many are put in at once
 BLOCK_MIN: Final = 128  # a smaller one joins its neighbour, if both together are no more than BLOCK_FILL
@@ -26,6 +28,15 @@ class Block:
     def __init__(self, members: list[bytes], scores: list[object]) -> None:
         self.members: list[bytes] = members
         self.scores: list[object] = scores
+
+    def keep(self) -> None:
+        """Have it undone what is about to be done."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.members[:], self.scores[:])
+
+    def _restore(self, members: list[bytes], scores: list[object]) -> None:
+        self.members = members
+        self.scores = scores
 
 
 @mypyc_attr(acyclic=True)
@@ -62,6 +73,8 @@ class Ordered:
 
     def insert(self, member: bytes, score: float, boxed: object) -> None:
         """Add a member that is not here; ``boxed`` is the score as an object."""
+        if UNDO.open:
+            self._keep()
         self.count += 1
         blocks = self._blocks
         if not blocks:
@@ -69,6 +82,8 @@ class Ordered:
             return
         number = self._block_of(member, score)
         block = blocks[number]
+        if UNDO.open:
+            block.keep()
         at = _place(block, member, score)
         block.members.insert(at, member)
         block.scores.insert(at, boxed)
@@ -79,9 +94,13 @@ class Ordered:
 
     def remove(self, member: bytes, score: float) -> bytes:
         """Remove a member that is here; the object that it was held by."""
+        if UNDO.open:
+            self._keep()
         self.count -= 1
         number = self._block_of(member, score)
         block = self._blocks[number]
+        if UNDO.open:
+            block.keep()
         at = _place(block, member, score)
         held = block.members.pop(at)
         block.scores.pop(at)
@@ -171,10 +190,13 @@ class Ordered:
         missing = min(stop, self.count) - start
         if missing <= 0:
             return cut
-        self.count -= missing
         number, at = self._find(start)
         end = at + missing
         block = self._blocks[number]
+        if UNDO.open:
+            self._keep()
+            block.keep()
+        self.count -= missing
         if end <= len(block.members):
             cut = block.members[at:end]
             del block.members[at:end]
@@ -184,6 +206,8 @@ class Ordered:
         first = number
         while missing > 0:
             block = self._blocks[number]
+            if UNDO.open:
+                block.keep()
             end = min(at + missing, len(block.members))
             cut += block.members[at:end]
             missing -= end - at
@@ -193,6 +217,8 @@ class Ordered:
             at = 0
         # All but the outermost are empty, and those may be.
         kept = [each for each in range(first, number) if self._blocks[each].members]
+        if UNDO.open:
+            self._keep_blocks(first, number, len(kept))
         self._blocks[first:number] = [self._blocks[each] for each in kept]
         self._low_scores[first:number] = [self._low_scores[each] for each in kept]
         self._low_members[first:number] = [self._low_members[each] for each in kept]
@@ -209,6 +235,21 @@ class Ordered:
             count -= len(self._blocks[number].members)
             self._drop(number)
         return bool(self._blocks)
+
+    def _keep(self) -> None:
+        """Have it undone what is about to be done to the number of members."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.count)
+
+    def _keep_blocks(self, first: i64, last: i64, count: int) -> None:
+        """The blocks from ``first`` to before ``last`` are about to be replaced by ``count`` others."""
+        UNDO.splice(self._blocks, first, count, self._blocks[first:last])
+        UNDO.splice(self._low_scores, first, count, self._low_scores[first:last])
+        UNDO.splice(self._low_members, first, count, self._low_members[first:last])
+
+    def _restore(self, count: int) -> None:
+        self.count = count
+        self._tree = []
 
     def _block_of(self, member: bytes, score: float) -> i64:
         """The block of a member that is there, or to be; there must be one."""
@@ -235,12 +276,16 @@ class Ordered:
         del block.scores[half:]
 
     def _add(self, number: i64, block: Block) -> None:
+        if UNDO.open:
+            self._keep_blocks(number, number, 1)
         self._blocks.insert(number, block)
         self._low_scores.insert(number, block.scores[0])
         self._low_members.insert(number, block.members[0])
         self._tree = []
 
     def _drop(self, number: i64) -> None:
+        if UNDO.open:
+            self._keep_blocks(number, number + 1, 0)
         self._blocks.pop(number)
         self._low_scores.pop(number)
         self._low_members.pop(number)
@@ -261,6 +306,8 @@ class Ordered:
             left = number if number + 1 < len(blocks) else number - 1
             if len(blocks[left].members) + len(blocks[left + 1].members) > BLOCK_FILL:
                 return False
+            if UNDO.open:
+                blocks[left].keep()
             blocks[left].members += blocks[left + 1].members
             blocks[left].scores += blocks[left + 1].scores
             number = left + 1

@@ -22,6 +22,7 @@ from proxy.datatypes import packed
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.digits import digits
 from proxy.datatypes.table import DICT_OVERHEAD, SLOT_SIZE, Table, place
+from proxy.datatypes.undo import UNDO
 
 INTEGERS_MAX: Final = 512  # set-max-intset-entries
 # Redis 7.0 has no packed form for these, so its limits are ours to choose: what is quick to look through.
@@ -97,6 +98,8 @@ class Set(Collection):
 
     def add(self, member: bytes) -> bool:
         """Whether it is a new one."""
+        if UNDO.open:
+            self._keep()
         data = self._data
         if isinstance(data, bytes):
             number = integer(member)
@@ -144,6 +147,8 @@ class Set(Collection):
 
     def remove(self, member: bytes) -> bool:
         """Whether it was there."""
+        if UNDO.open:
+            self._keep()
         data = self._data
         if isinstance(data, Table):
             if not data.remove(member):
@@ -170,6 +175,17 @@ class Set(Collection):
         own = len(data) // self._count
         self._set_numbers(data[: at * own] + data[(at + 1) * own :], self._count - 1)
         return True
+
+    def _keep(self) -> None:
+        """Have it undone what is about to be done, but for what the table sees to."""
+        if UNDO.first(self):
+            data = self._data
+            UNDO.step(self._restore, self.size, self._count, data[:] if isinstance(data, bytearray) else data)
+
+    def _restore(self, size: int, count: int, data: bytes | bytearray | Names) -> None:
+        self.size = size
+        self._count = count
+        self._data = data
 
     def elements(self) -> list[bytes]:
         return self.members()

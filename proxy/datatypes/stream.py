@@ -24,6 +24,7 @@ from proxy.datatypes.streamgroup import (
     Delivery,
     Group,
 )
+from proxy.datatypes.undo import UNDO
 
 STREAM_OVERHEAD: Final = 450  # bytes of memory, measured on 64-bit CPython
 
@@ -83,12 +84,16 @@ class Stream(Collection):
 
     def append(self, id: bytes, items: list[bytes]) -> None:
         """Add an entry whose id is larger than ``last``: fields and values in turns, at least one of each."""
+        if UNDO.open:
+            self._keep()
         block = self._blocks[-1] if self._blocks else None
         if block is not None and block.takes(sum(map(len, items))):
             self.size -= block.size
             block.append(id, items)
         else:
             block = begin_block(id, items)
+            if UNDO.open:
+                self._keep_blocks(len(self._blocks), len(self._blocks), 1)
             self._blocks.append(block)
             self._firsts.append(id)
         self.size += block.size
@@ -163,10 +168,14 @@ class Stream(Collection):
         """Take out an entry; whether it was there."""
         if not self.has(id):
             return False
+        if UNDO.open:
+            self._keep()
         at = self._block(id)
         block = self._blocks[at]
         self.size -= block.size
         if block.count == 1:
+            if UNDO.open:
+                self._keep_blocks(at, at + 1, 0)
             del self._blocks[at]
             del self._firsts[at]
         else:
@@ -208,6 +217,9 @@ class Stream(Collection):
 
     def _cut(self, whole: int, part: int) -> int:
         """Let go of the first blocks, and of the first entries of the next one."""
+        if UNDO.open:
+            self._keep()
+            self._keep_blocks(0, whole, 0)
         gone = part
         for block in self._blocks[:whole]:
             gone += block.count
@@ -222,16 +234,47 @@ class Stream(Collection):
         self.length -= gone
         return gone
 
+    def set_ids(self, last: bytes, added: int, max_deleted: bytes) -> None:
+        """Have it that so many entries were added, up to one, and some deleted, up to another."""
+        if UNDO.open:
+            self._keep()
+        self.last = last
+        self.added = added
+        self.max_deleted = max_deleted
+
+    def _keep(self) -> None:
+        """Have it undone what is about to be done, but for what blocks and groups see to."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.size, self.length, self.last, self.max_deleted, self.added)
+
+    def _restore(self, size: int, length: int, last: bytes, max_deleted: bytes, added: int) -> None:
+        self.size = size
+        self.length = length
+        self.last = last
+        self.max_deleted = max_deleted
+        self.added = added
+
+    def _keep_blocks(self, first: int, end: int, count: int) -> None:
+        """The blocks from ``first`` to before ``end`` are about to be replaced by ``count`` others."""
+        UNDO.splice(self._blocks, first, count, self._blocks[first:end])
+        UNDO.splice(self._firsts, first, count, self._firsts[first:end])
+
     # Groups
 
     def create_group(self, name: bytes, last: bytes, entries_read: int) -> Group:
         """A new one, whose name is not taken."""
+        if UNDO.open:
+            self._keep()
+            UNDO.step(self.groups.pop, name, None)
         group = self.groups[name] = Group(last, entries_read)
         self.size += GROUP_OVERHEAD + len(name)
         return group
 
     def destroy_group(self, name: bytes) -> bool:
         """Whether it was there."""
+        if UNDO.open:
+            self._keep()
+            UNDO.keep(self.groups)
         group = self.groups.pop(name, None)
         if group is None:
             return False
@@ -242,12 +285,18 @@ class Stream(Collection):
 
     def create_consumer(self, group: Group, name: bytes, now: int) -> Consumer:
         """A new one, whose name is not taken."""
+        if UNDO.open:
+            self._keep()
+            UNDO.step(group.consumers.pop, name, None)
         consumer = group.consumers[name] = Consumer(name, now)
         self.size += CONSUMER_OVERHEAD + len(name)
         return consumer
 
     def delete_consumer(self, group: Group, name: bytes) -> int:
         """Let go of a consumer, which must be there, and of what it has pending: how many."""
+        if UNDO.open:
+            self._keep()
+            UNDO.keep(group.consumers)
         consumer = group.consumers.pop(name)
         for id, _ in consumer.pending.walk(streamid.FIRST):
             group.pending.remove(id)
@@ -257,6 +306,8 @@ class Stream(Collection):
 
     def deliver(self, group: Group, consumer: Consumer, id: bytes, now: int) -> Delivery:
         """An entry is given to a consumer for the first time, whoever has it."""
+        if UNDO.open:
+            self._keep()
         delivery = group.pending.get(id)
         if delivery is None:
             delivery = Delivery(consumer.name, now, 1)
@@ -264,12 +315,13 @@ class Stream(Collection):
             self.size += DELIVERY_OVERHEAD
         else:
             group.hand_over(id, delivery, consumer)
-            delivery.at = now
-            delivery.count = 1
+            delivery.set(now, 1)
         return delivery
 
     def acknowledge(self, group: Group, id: bytes) -> bool:
         """An entry is pending no more; whether it was."""
+        if UNDO.open:
+            self._keep()
         if not group.take(id):
             return False
         self.size -= DELIVERY_OVERHEAD
@@ -277,11 +329,12 @@ class Stream(Collection):
 
     def read_up_to(self, group: Group, id: bytes) -> None:
         """The group is given the entry that follows those which it has been given."""
-        if group.entries_read != UNKNOWN and not self._deleted_after(id):
-            group.entries_read += 1
+        read = group.entries_read
+        if read != UNKNOWN and not self._deleted_after(id):
+            read += 1
         elif self.added:
-            group.entries_read = self.entries_up_to(id)
-        group.last = id
+            read = self.entries_up_to(id)
+        group.set(id, read)
 
     def _deleted_after(self, id: bytes) -> bool:
         """Whether XDEL may have taken out an entry from this one on."""

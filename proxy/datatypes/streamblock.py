@@ -17,6 +17,7 @@ from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed, streamid
 from proxy.datatypes.set import integer
+from proxy.datatypes.undo import UNDO
 
 ENTRIES_MAX: Final = 100  # stream-node-max-entries
 BYTES_MAX: Final = 4096  # stream-node-max-bytes
@@ -117,12 +118,31 @@ class Block:
             self.data,
         )
 
+    def _keep(self) -> None:
+        """Have it undone what is about to be done."""
+        if UNDO.first(self):
+            UNDO.step(
+                self._restore, self.last, self.deleted, self.listpack, self.index, self.shift, self.data
+            )
+
+    def _restore(
+        self, last: bytes, deleted: int, listpack: int, index: bytes, shift: int, data: bytes
+    ) -> None:
+        self.last = last
+        self.deleted = deleted
+        self.listpack = listpack
+        self.index = index
+        self.shift = shift
+        self.data = data
+
     def takes(self, payload: int) -> bool:
         """Whether Redis would append an entry with so many bytes of fields and values to this block."""
         return self.listpack + payload < BYTES_MAX and self.count + self.deleted < ENTRIES_MAX
 
     def append(self, id: bytes, items: list[bytes]) -> None:
         """Add an entry, whose id is larger than all before: fields and values in turns."""
+        if UNDO.open:
+            self._keep()
         # All but the first entry is short, and a block is as short: nothing is saved by growing in place.
         alike = packed_items(items[::2]) == self.fields
         values = items[1::2] if alike else items
@@ -194,6 +214,8 @@ class Block:
 
     def remove(self, number: int, count: int) -> None:
         """Let go of ``count`` entries from ``number`` on."""
+        if UNDO.open:
+            self._keep()
         begin, end = self._begin(number), self._begin(number + count)
         self.deleted += count
         if not number:  # as queues do: the rest stays as it is

@@ -12,6 +12,8 @@ from typing import Final
 
 from mypy_extensions import mypyc_attr
 
+from proxy.datatypes.undo import UNDO
+
 CHUNK: Final = 512  # ids that are inserted and removed among, at most twice as many
 
 UNKNOWN: Final = -1  # how many entries a group has read
@@ -32,6 +34,26 @@ class Delivery:
         self.consumer: bytes = consumer
         self.at: int = at
         self.count: int = count
+
+    def set(self, at: int, count: int) -> None:
+        if UNDO.open:
+            self._keep()
+        self.at = at
+        self.count = count
+
+    def give(self, consumer: bytes) -> None:
+        if UNDO.open:
+            self._keep()
+        self.consumer = consumer
+
+    def _keep(self) -> None:
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.consumer, self.at, self.count)
+
+    def _restore(self, consumer: bytes, at: int, count: int) -> None:
+        self.consumer = consumer
+        self.at = at
+        self.count = count
 
 
 @mypyc_attr(acyclic=True)
@@ -64,6 +86,8 @@ class Pending:
 
     def put(self, id: bytes, delivery: Delivery) -> None:
         """Add an id that is not there."""
+        if UNDO.open:
+            UNDO.step(self.remove, id)
         self.count += 1
         if not self._ids:
             self._firsts.append(id)
@@ -98,6 +122,8 @@ class Pending:
         self.count -= 1
         del ids[at]
         delivery = self._deliveries[chunk].pop(at)
+        if UNDO.open:
+            UNDO.step(self.put, id, delivery)
         if not ids:
             del self._firsts[chunk]
             del self._ids[chunk]
@@ -146,6 +172,14 @@ class Consumer:
         self.seen_at: int = seen_at  # ms: last time that it asked for entries
         self.pending: Pending = Pending()
 
+    def see(self, now: int) -> None:
+        if UNDO.open and UNDO.first(self):
+            UNDO.step(self._restore, self.seen_at)
+        self.seen_at = now
+
+    def _restore(self, seen_at: int) -> None:
+        self.seen_at = seen_at
+
 
 @mypyc_attr(acyclic=True)
 class Group:
@@ -156,6 +190,16 @@ class Group:
         self.entries_read: int = entries_read  # of all that were ever added, or UNKNOWN
         self.pending: Pending = Pending()
         self.consumers: dict[bytes, Consumer] = {}
+
+    def set(self, last: bytes, entries_read: int) -> None:
+        if UNDO.open and UNDO.first(self):
+            UNDO.step(self._restore, self.last, self.entries_read)
+        self.last = last
+        self.entries_read = entries_read
+
+    def _restore(self, last: bytes, entries_read: int) -> None:
+        self.last = last
+        self.entries_read = entries_read
 
     def copy(self) -> Group:
         other = Group(self.last, self.entries_read)
@@ -175,7 +219,7 @@ class Group:
         if delivery.consumer != consumer.name:
             self.consumers[delivery.consumer].pending.remove(id)
             consumer.pending.put(id, delivery)
-            delivery.consumer = consumer.name
+            delivery.give(consumer.name)
 
     def take(self, id: bytes) -> bool:
         """An entry is pending no more; whether it was."""

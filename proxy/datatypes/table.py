@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Generic, TypeVar
 
+from proxy.datatypes.undo import UNDO
+
 V = TypeVar("V")
 
 FILL: Final = 64  # elements of a shard, on the mean, from which on one is split
@@ -72,6 +74,8 @@ class Table(Generic[V]):
     def put(self, name: bytes, value: V) -> bool:
         """Add or replace; whether the name is new."""
         shard = self._shard(name)
+        if UNDO.open:
+            self._keep(shard)
         before = len(shard)
         shard[name] = value
         size = len(shard)
@@ -88,6 +92,8 @@ class Table(Generic[V]):
         shard = self._shard(name)
         if name not in shard:
             return False
+        if UNDO.open:
+            self._keep(shard)
         del shard[name]
         self.count -= 1
         if self.count < SPARE * len(self._shards) and len(self._shards) > 1:
@@ -100,6 +106,9 @@ class Table(Generic[V]):
         kept: dict[bytes, V] = {}
         moved: dict[bytes, V] = {}
         number = len(shards) - bit
+        if UNDO.open:
+            UNDO.splice(shards, number, 1, [shards[number]])
+            UNDO.splice(shards, len(shards), 1, [])
         for name, value in shards[number].items():
             if zlib.crc32(name) & bit:
                 moved[name] = value
@@ -112,12 +121,27 @@ class Table(Generic[V]):
 
     def _merge(self) -> None:
         shards = self._shards
+        if UNDO.open:
+            UNDO.splice(shards, len(shards) - 1, 0, shards[-1:])
         moved = shards.pop()
         if len(shards) < 1 << self._bits:
             self._bits -= 1
         shard = shards[len(shards) - (1 << self._bits)]
+        if UNDO.open:
+            UNDO.keep(shard)
         shard.update(moved)
         self._most = max(self._most, len(shard))
+
+    def _keep(self, shard: dict[bytes, V]) -> None:
+        """Have it undone what is about to be done to one shard."""
+        UNDO.keep(shard)
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.count, self._bits, self._most)
+
+    def _restore(self, count: int, bits: int, most: int) -> None:
+        self.count = count
+        self._bits = bits
+        self._most = most
 
     def names(self) -> list[bytes]:
         """All names: in the order in which they came, while they are few."""

@@ -20,6 +20,7 @@ from proxy.datatypes import packed
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.ordered import Ordered
 from proxy.datatypes.table import DICT_OVERHEAD, SLOT_SIZE, Table
+from proxy.datatypes.undo import UNDO
 
 PACKED_MAX: Final = 128  # members: the default of Redis' zset-max-listpack-entries
 MEMBER_MAX: Final = 64  # bytes of a packed member: zset-max-listpack-value; one byte holds a length up to 255
@@ -120,6 +121,8 @@ class ZSet(Collection):
 
     def put(self, member: bytes, score: float) -> None:
         """Add a member, or give it another score."""
+        if UNDO.open:
+            self._keep()
         order, table = self._order, self._table
         if order is None or table is None:
             self._put_packed(member, score)
@@ -139,6 +142,8 @@ class ZSet(Collection):
 
     def remove(self, member: bytes) -> bool:
         """Whether it was there."""
+        if UNDO.open:
+            self._keep()
         order, table = self._order, self._table
         if order is None or table is None:
             at = _find(self._data, member)
@@ -203,6 +208,8 @@ class ZSet(Collection):
 
     def cut(self, start: int, stop: int) -> None:
         """Remove the ranks from ``start`` to before ``stop``."""
+        if UNDO.open:
+            self._keep()
         order, table = self._order, self._table
         if order is None or table is None:
             begin, end = self._offset(start), self._offset(stop)
@@ -271,6 +278,17 @@ class ZSet(Collection):
         table = self._table
         return (0, self.items()[0]) if table is None else table.scan(cursor, count)
 
+    def _keep(self) -> None:
+        """Have it undone what is about to be done, but for what the order and the table see to."""
+        if UNDO.first(self):
+            UNDO.step(self._restore, self.size, self._data, self._order, self._table)
+
+    def _restore(self, size: int, data: bytes, order: Ordered | None, table: Table[object] | None) -> None:
+        self.size = size
+        self._data = data
+        self._order = order
+        self._table = table
+
     # The packed form
 
     def _put_packed(self, member: bytes, score: float) -> None:
@@ -313,6 +331,8 @@ class ZSet(Collection):
     def expand(self) -> None:
         """Leave the packed form: what is to come does not fit into it."""
         if self._order is None:
+            if UNDO.open:
+                self._keep()
             members, scores = self.items()
             self._data = b""
             self._fill(members, scores)
