@@ -34,7 +34,8 @@ class UndoLog:
     def undo(self) -> None:
         steps = self._steps
         self.end()
-        for call, args in reversed(steps):
+        while steps:
+            call, args = steps.pop()
             call(*args)
 
     def first(self, thing: object) -> bool:
