@@ -18,6 +18,7 @@ from typing import Final
 
 import uvloop
 
+from backends.base import StoreError
 from proxy.build import build_router
 from proxy.cells import NearCache
 from proxy.clock import Clock
@@ -31,7 +32,6 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.options import or_known, shown
 
-PASSES: Final = 5
 # How long connections are given to close in good order when the copy is told to stop.
 CLOSE_PATIENCE: Final = 0.3  # seconds
 
@@ -42,12 +42,12 @@ class Order:
 
     source: str  # a backend's name
     target: str
-    match: bytes = b"*"
-    db: int = 0
-    remove: bool = False
-    rate: int = 0  # keys a second, 0: any
-    passes: int = PASSES
-    state: str = ""  # a file; empty: one beside the configuration
+    match: bytes
+    db: int
+    remove: bool  # what the source has not
+    rate: int  # keys a second, 0: any
+    passes: int
+    state: str  # a file; empty: one beside the configuration
 
 
 class Refused(Exception):
@@ -64,7 +64,7 @@ def main(config: Config, order: Order) -> int:
     except Refused as error:
         _say(str(error))
         return 2
-    except BadState as error:
+    except (BadState, StoreError) as error:
         _say(str(error))
         return 1
 
@@ -103,38 +103,36 @@ def state_file(config: Config, order: Order) -> StateFile:
 
 async def _copy(config: Config, order: Order, file: StateFile, state: State | None) -> int:
     """Copy until it is done or told to stop; the exit code."""
-    stopped: list[int] = []
     shows = view(f"{order.source} to {order.target}")
     clock = Clock()
-    source, target = (
-        _side(_reading(config, order), order.db, clock),
-        _side(_writing(config, order), order.db, clock),
-    )
-    sides = (source, target)
+    source = _side(_reading(config, order), order.db, clock)
+    target = _side(_writing(config, order), order.db, clock)
     copy = Copy(
         source, target, Glob(order.match), state or State(), file, shows, clock, order.rate, order.remove
     )
-    work = asyncio.ensure_future(_work(copy, sides, order, file, shows))
-
-    def stop(number: int) -> None:
-        stopped.append(number)
-        work.cancel()
-
     loop = asyncio.get_running_loop()
+    stopped: asyncio.Future[int] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    await asyncio.wait([work])
+        loop.add_signal_handler(number, _stop, stopped, number)
+    work = loop.create_task(_work(copy, (source, target), order, file, shows))
+    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
     shows.close()
-    closing = asyncio.gather(*[side.close() for side in sides], return_exceptions=True)
-    if not stopped:
-        await closing
+    if work.done():
+        await asyncio.gather(source.close(), target.close(), return_exceptions=True)
         return work.result()
+    work.cancel()
     file.flush()
-    _say(f"stopped; {_hint(file)}")
+    _say(f"stopped{_hint(file)}")
+    closing = asyncio.gather(work, source.close(), target.close(), return_exceptions=True)
     await asyncio.wait([closing], timeout=CLOSE_PATIENCE)
     # As if it were killed, which a copy is made for: what is under way may take longer than anyone waits.
     sys.stdout.flush()
-    os._exit(128 + stopped[0])
+    os._exit(128 + stopped.result())
+
+
+def _stop(stopped: asyncio.Future[int], number: int) -> None:
+    if not stopped.done():
+        stopped.set_result(number)
 
 
 async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile, shows: View) -> int:
@@ -148,7 +146,7 @@ async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile
     except Away as error:
         file.flush()
         shows.close()
-        _say(str(error) + (f"; {_hint(file)}" if file.path.exists() else ""))
+        _say(f"{error}{_hint(file)}")
         return 1
     file.remove()
     shows.close()
@@ -210,7 +208,7 @@ def _side(config: Config, db: int, clock: Clock) -> Side:
 
 
 def _hint(file: StateFile) -> str:
-    return f"the same command goes on from there (state: {file.path})"
+    return f"; the same command goes on from there (state: {file.path})" if file.path.exists() else ""
 
 
 def _say(line: str) -> None:

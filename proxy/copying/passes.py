@@ -9,16 +9,15 @@ started anew may have skipped keys of it): another follows.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.copying.sides import LARGE, Away, Found, Side, fate, together
+from proxy.copying.sides import Away, Found, Large, Side, fate, together
 from proxy.copying.state import EXAMPLES, State, StateFile
 from proxy.copying.views import View
 from proxy.datatypes.compare import same
-from proxy.datatypes.values import UnknownKind
 from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.moves import Value
@@ -28,6 +27,7 @@ Work = Callable[[Sequence[bytes]], Awaitable[State]]
 """What is done with a batch of keys; what it returns is added to the counts."""
 
 BATCH: Final = 250  # keys that are read, and written, at once
+LARGE_AT_ONCE: Final = 16 << 20  # bytes of larger values that are read at once, unless one has more
 REMOVED_AT_ONCE: Final = 16  # keys that are removed at once: their values are held meanwhile
 # In a later pass, a difference may be a write that is on its way to both: after this it is looked for again.
 SETTLE: Final = 0.02  # seconds
@@ -70,10 +70,10 @@ class Copy:
     async def run(self, passes: int) -> bool:
         """At most so many passes; whether the last found nothing that differs.  Raises Away and BadState."""
         for number in range(passes):
-            whole = not self.state.begun
             if number:
                 self.state = State(self.state.number + 1, total=self.state.compared)
-            elif whole:
+            whole = not self.state.begun
+            if whole and self.state.total is None:
                 self.state.total = await self._patiently(partial(self._source.size, self._pattern.prefix))
             self._keep()
             await self._pass()
@@ -100,7 +100,7 @@ class Copy:
 
     async def _walk(self, side: Side, work: Work) -> None:
         """Do the work on all keys of a side, batch by batch, from where the state is."""
-        position = self.state.at()
+        position: object = self.state.at()
         while True:
             page = partial(side.walk, self._pattern.prefix, position)
             names, position = await self._patiently(page)
@@ -135,18 +135,20 @@ class Copy:
         """Compare keys, and copy those that differ."""
         done = State(compared=len(names))
         large = await self._level(names, False, done)
-        for name in large:
-            await self._level([name], True, done)
+        for group in _groups(large):
+            await self._level(group, True, done)
         return done
 
-    async def _level(self, names: Sequence[bytes], whole: bool, done: State) -> list[bytes]:
-        """Make keys the same; those that are too large for a batch are left."""
+    async def _level(self, names: Sequence[bytes], whole: bool, done: State) -> dict[bytes, int]:
+        """Make keys the same; those too large for a batch are left, and returned with their sizes."""
         found, there = await self._both(names, whole)
-        large: list[bytes] = []
+        large: dict[bytes, int] = {}
         differing: dict[bytes, Value] = {}
         for name, value, other in zip(names, found, there, strict=True):
-            if value is LARGE or other is LARGE:
-                large.append(name)
+            await asyncio.sleep(0)  # as when they are read
+            sizes = [each.size for each in (value, other) if isinstance(each, Large)]
+            if sizes:
+                large[name] = max(sizes)
             elif isinstance(value, CommandError):
                 _refuse(done, name, value)
             elif isinstance(value, Value) and self._differs(value, other):
@@ -177,10 +179,7 @@ class Copy:
     def _differs(self, value: Value, other: Found) -> bool:
         if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
             return True
-        try:
-            return not same(value.kind, value.data, other.data, self._clock.ms)
-        except UnknownKind:
-            return True  # which whoever writes it finds too
+        return not same(value.kind, value.data, other.data, self._clock.ms)
 
     async def _count_extra(self, names: Sequence[bytes]) -> State:
         return State(extra=(await self._source.have(names)).count(False))
@@ -237,6 +236,20 @@ class Copy:
                     raise
             await asyncio.sleep(PAUSE)
             self._clock.tick()
+
+
+def _groups(large: dict[bytes, int]) -> Iterator[list[bytes]]:
+    """Keys by their values' sizes: as many together as may be read at once."""
+    group: list[bytes] = []
+    total = 0
+    for name, size in large.items():
+        if group and total + size > LARGE_AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group
 
 
 def _name(examples: list[str], name: bytes) -> None:

@@ -1,6 +1,6 @@
 """The ends of a copy: a Redis or a store, whose keys are walked, read, written and removed in batches.
 
-A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it says so, and no more.
+A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it gives the size, and no more.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
@@ -26,11 +26,11 @@ SMALL: Final = 64 * 1024  # bytes
 # What one pass over a backend asks of it at once, in keys.
 PAGE: Final = 1000
 
-# A key's expiry and its dump in one step, as ``moves.READ``; 0 for what takes more memory than is asked for.
+# A key's expiry and its dump in one step, as ``moves.READ``; of what takes more memory than that, how much.
 READ_SMALL: Final = b"""
     local size = redis.call('MEMORY', 'USAGE', KEYS[1])
     if not size then return false end
-    if size > tonumber(ARGV[1]) then return 0 end
+    if size > tonumber(ARGV[1]) then return size end
     return {redis.call('PEXPIRETIME', KEYS[1]), redis.call('DUMP', KEYS[1])}
 """
 
@@ -55,11 +55,11 @@ class Away(Exception):
     """A backend can't serve now; the message is one line that says which and why."""
 
 
-class Large:
-    """Stands for a value that is read by itself."""
+class Large(NamedTuple):
+    """Stands for a value that is not to be read in a batch."""
 
+    size: int  # bytes, about
 
-LARGE: Final = Large()
 
 Found = Value | Large | CommandError | None
 """What was found of a key; an error says why it can't be read, None that it isn't there."""
@@ -92,10 +92,10 @@ class Side(ABC):
     async def have(self, names: Sequence[bytes]) -> list[bool]:
         """Which of the keys are there."""
 
-    async def walk(self, prefix: bytes, position: bytes | None) -> tuple[list[bytes], bytes | None]:
+    async def walk(self, prefix: bytes, position: object) -> tuple[list[bytes], object]:
         """Some keys that start with ``prefix``, and the next position; None is the first and the last."""
         infos, after = await self._own(self._home.walk(self.db, prefix, position, PAGE))
-        return list(dict.fromkeys(info.name for info in infos)), after if isinstance(after, bytes) else None
+        return list(dict.fromkeys(info.name for info in infos)), after
 
     async def read_whole(self, names: Sequence[bytes]) -> list[Found]:
         """As ``read``, whatever the values' sizes."""
@@ -136,13 +136,17 @@ class RedisSide(Side):
     async def read(self, names: Sequence[bytes]) -> list[Found]:
         limit = b"%d" % SMALL
         ask = [fate(self._redis.call(self.db, [b"EVAL", READ_SMALL, b"1", name, limit])) for name in names]
-        return [self._found(name, reply) for name, reply in zip(names, await together(ask), strict=True)]
+        found: list[Found] = []
+        for name, reply in zip(names, await together(ask), strict=True):
+            await asyncio.sleep(0)  # large ones take their time, and whoever stops the copy is not to wait
+            found.append(self._found(name, reply))
+        return found
 
     def _found(self, name: bytes, reply: object) -> Found:
         if isinstance(reply, CommandError):
             return reply
-        if reply == 0:
-            return LARGE
+        if isinstance(reply, int):
+            return Large(reply)
         if not isinstance(reply, list) or reply[1] is None:
             return None
         try:
@@ -182,11 +186,11 @@ class StoreSide(Side):
         if record is None:
             return None
         if record.payload is None or record.raw_size > SMALL:
-            return LARGE
+            return Large(record.raw_size)
         try:
             raw = unseal(self.db, name, record.kind, record.payload, SMALL)
         except IntegrityError:
-            return LARGE  # read by itself it is kept aside, and its error told
+            return Large(record.raw_size)  # read by its tier it is kept aside, and its error told
         if record.kind != VOLATILE_HASH:
             return Value(record.kind, raw, record.expire_at)
         kind, value, expire_at = from_record(record.kind, raw, record.expire_at)

@@ -39,8 +39,9 @@ class State:
     def at(self) -> bytes | None:
         return b64decode(self.position) if self.position else None
 
-    def move(self, position: bytes | None) -> None:
-        self.position = b64encode(position).decode() if position is not None else ""
+    def move(self, position: object) -> None:
+        """The walk has come to a position; from one that is not bytes it can't go on, but begins anew."""
+        self.position = b64encode(position).decode() if isinstance(position, bytes) else ""
 
     @property
     def begun(self) -> bool:

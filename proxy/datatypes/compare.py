@@ -20,10 +20,7 @@ from proxy.keyspace import HASH, LIST, SET, STREAM, ZSET
 
 
 def same(kind: int, raw: bytes, other: bytes, now: int) -> bool:
-    """Whether the stored bytes ``raw`` and ``other`` of one kind are one value, at ``now`` (ms).
-
-    Raises ``values.UnknownKind``.
-    """
+    """Whether the stored bytes ``raw`` and ``other`` of one kind are one value, at ``now`` (ms)."""
     if raw == other:
         return True
     form = FORMS.get(kind)
@@ -64,4 +61,4 @@ FORMS: Final[dict[int, Callable[[Any, int], object]]] = {
     STREAM: _stream,
     ZSET: _zset,
 }
-"""By kind, what is equal where the values are; a string has no other form than its bytes."""
+"""By kind, what is equal where the values are; a string, and what is not known, has no form but its bytes."""
