@@ -20,6 +20,8 @@ from tests.copies import DAY, DEBUG, Copies, facts, fill, writing
 from tests.s3 import place
 from tests.servers import TREE, MotoServer, PostgresServer, RedisServer, RedtierServer, free_port, wait_until
 
+pytestmark = pytest.mark.once  # what copies is not compiled
+
 
 @pytest.fixture
 def second_redis() -> Iterator[RedisServer]:

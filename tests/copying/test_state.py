@@ -9,6 +9,8 @@ import pytest
 
 from proxy.copying.state import BadState, State, StateFile
 
+pytestmark = pytest.mark.once  # it is not compiled
+
 COPY: dict[str, object] = {"from": "a", "to": "b"}
 
 
