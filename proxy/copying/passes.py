@@ -141,9 +141,27 @@ class Copy:
 
     async def _level(self, names: Sequence[bytes], whole: bool, done: State) -> dict[bytes, int]:
         """Make keys the same; those too large for a batch are left, and returned with their sizes."""
-        found, there = await self._both(names, whole)
-        large: dict[bytes, int] = {}
+        differing, large = await self._look(names, whole, done)
+        if differing and self.state.number > 1:
+            await asyncio.sleep(SETTLE)
+            differing, grown = await self._look(list(differing), whole, done)
+            large |= grown
+        for name, result in zip(differing, await self._target.write(differing), strict=True):
+            if isinstance(result, CommandError):
+                _refuse(done, name, result)
+            else:
+                done.copied += 1
+                _name(done.differing, name)
+        return large
+
+    async def _look(
+        self, names: Sequence[bytes], whole: bool, done: State
+    ) -> tuple[dict[bytes, Value], dict[bytes, int]]:
+        """Which keys differ, with the source's values; which are too large to be read so, with their size."""
+        sides = (self._source, self._target)
+        found, there = await together((side.read_whole if whole else side.read)(names) for side in sides)
         differing: dict[bytes, Value] = {}
+        large: dict[bytes, int] = {}
         for name, value, other in zip(names, found, there, strict=True):
             await asyncio.sleep(0)  # as when they are read
             sizes = [each.size for each in (value, other) if isinstance(each, Large)]
@@ -153,28 +171,7 @@ class Copy:
                 _refuse(done, name, value)
             elif isinstance(value, Value) and self._differs(value, other):
                 differing[name] = value
-        if differing and self.state.number > 1:
-            await asyncio.sleep(SETTLE)
-            names = list(differing)
-            found, there = await self._both(names, whole)
-            differing = {
-                name: value
-                for name, value, other in zip(names, found, there, strict=True)
-                if isinstance(value, Value) and self._differs(value, other)
-            }
-        for name, result in zip(differing, await self._target.write(differing), strict=True):
-            if isinstance(result, CommandError):
-                _refuse(done, name, result)
-            else:
-                done.copied += 1
-                _name(done.differing, name)
-        return large
-
-    async def _both(self, names: Sequence[bytes], whole: bool) -> tuple[list[Found], list[Found]]:
-        """What both sides have of keys, read at the same time."""
-        sides = (self._source, self._target)
-        found, there = await together((side.read_whole if whole else side.read)(names) for side in sides)
-        return found, there
+        return differing, large
 
     def _differs(self, value: Value, other: Found) -> bool:
         if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:

@@ -149,6 +149,21 @@ async def test_a_mirrored_write_on_its_way_is_no_difference(
     assert (written, work.state.copied) == ([passes.SETTLE], 0)
 
 
+async def test_a_value_that_grows_while_it_is_looked_for_again_is_copied(
+    copy: Callable[..., Copy], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = Dict(a="new"), Dict(a="old")
+
+    async def grow(seconds: float) -> None:
+        if seconds:
+            source.large = {b"a"}
+
+    monkeypatch.setattr(passes.asyncio, "sleep", grow)
+    work = copy(source, target, State(number=2))
+    await work.run(1)
+    assert (work.state.copied, target.values) == (1, source.values)
+
+
 async def test_delete_removes_and_looks_again(copy: Callable[..., Copy]) -> None:
     source, target = Dict(a="1"), Dict(a="1", b="2", c="3", d="4")
     work = copy(source, target, remove=True)
