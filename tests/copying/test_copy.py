@@ -7,11 +7,12 @@ import os
 import pty
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -267,6 +268,45 @@ def test_a_signal_stops_it_within_a_second_and_it_can_go_on(
     assert f"goes on from pass 1, {state['compared']:,} keys compared" in err
     assert out == "3,001 keys of main are the same in local\n"
     assert copies.state() is None
+
+
+def test_a_signal_stops_it_while_the_target_hangs(
+    tmp_path: Path, first_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    copies = Copies(
+        tmp_path,
+        {"one": {"type": "redis", "url": first_redis.url}, "two": {"type": "redis", "url": second_redis.url}},
+    )
+    with first_redis.client() as client:
+        fill(client, 2000)
+    process = copies.start("one", "two", "--rate", "1000")
+    wait_until(lambda: (copies.state() or {}).get("compared", 0) >= 900, 20)
+    os.kill(second_redis.pid, signal.SIGSTOP)
+    try:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        process.communicate(timeout=10)
+        assert time.monotonic() - started < 1
+        assert process.returncode == 128 + signal.SIGTERM
+    finally:
+        os.kill(second_redis.pid, signal.SIGCONT)
+
+
+def test_a_damaged_record_is_named_and_not_copied(tmp_path: Path, first_redis: RedisServer) -> None:
+    copies = Copies(
+        tmp_path,
+        {"main": {"type": "redis", "url": first_redis.url}, "local": {"type": "sqlite", "path": "local.db"}},
+    )
+    with first_redis.client() as client:
+        client.mset({"whole": "x", "damaged": "y"})
+        copies.copy("main", "local")
+        client.flushall()
+        with closing(sqlite3.connect(tmp_path / "local.db")) as file, file:
+            file.execute("UPDATE redtier SET value = CAST(value || 'z' AS BLOB) WHERE key = ?", (b"damaged",))
+        _, err = copies.copy("local", "main", code=1)
+        assert "redtier: 1 keys could not be copied, among them:\nredtier:   damaged: INTEGRITY " in err
+        assert client.keys() == [b"whole"]
 
 
 def test_the_rate_is_kept(tmp_path: Path, first_redis: RedisServer) -> None:
