@@ -52,6 +52,7 @@ bench: build servers .venv/bench
 	PYTHONPATH=. $(BIN)/python -P -m bench.families
 	PYTHONPATH=. $(BIN)/python -P -m bench.stalls
 	PYTHONPATH=. $(BIN)/python -P -m bench.chat
+	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.copy
 
 build: build/compiled/built
 

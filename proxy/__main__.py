@@ -1,20 +1,24 @@
-"""The command line: ``redtier serve``, ``redtier check``, ``redtier --version``.
+"""The command line: ``redtier serve``, ``redtier copy``, ``redtier check``, ``redtier --version``.
 
-Exit codes: 0 done, 1 a wrong configuration or a server that could not start, 2 a wrong command line,
-130 interrupted.  Every error is a line on stderr that begins with ``redtier:``.
+Exit codes: 0 done, 1 a wrong configuration, a server that could not start or a copy that is not whole, 2 a
+wrong command line, 130 interrupted.  Every error is a line on stderr that begins with ``redtier:``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from proxy import __version__
 from proxy.config import Config, ConfigError, default_config, describe, load
+from proxy.keyspace import DATABASES
 from proxy.options import Address, address
+
+RATE_MAX: Final = 10_000_000  # keys a second that a copy can be bounded to
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "serve":
             return _serve(configure(args.config, args.listen))
+        if args.command == "copy":
+            return _copy(load(args.config), args)
         if args.command == "check":
             return _check(load(args.file))
     except ConfigError as error:
@@ -53,6 +59,22 @@ def _serve(config: Config) -> int:
     return server.main(config)
 
 
+def _copy(config: Config, args: argparse.Namespace) -> int:
+    from proxy.copying import command  # as above
+
+    order = command.Order(
+        source=args.source,
+        target=args.target,
+        match=os.fsencode(args.match),
+        db=args.db,
+        remove=args.delete,
+        rate=args.rate,
+        passes=args.passes,
+        state=args.state,
+    )
+    return command.main(config, order)
+
+
 def _check(config: Config) -> int:
     for line in describe(config):
         print(line)
@@ -73,9 +95,52 @@ def _parser() -> _Parser:
         type=_address,
         help="host:port or unix:/path, instead of those in the configuration; may be repeated",
     )
+    _add_copy(commands.add_parser("copy", help="copy keys from one backend to another, while clients go on"))
     check = commands.add_parser("check", help="check a configuration and show its routes")
     check.add_argument("file", metavar="FILE")
     return parser
+
+
+def _add_copy(copy: argparse.ArgumentParser) -> None:
+    copy.add_argument(
+        "--config", metavar="FILE", required=True, help="configuration that names both backends"
+    )
+    copy.add_argument("--from", metavar="NAME", required=True, dest="source", help="backend to read")
+    copy.add_argument("--to", metavar="NAME", required=True, dest="target", help="backend to write to")
+    copy.add_argument(
+        "--match", metavar="PATTERN", default="*", help="which keys, as in KEYS; all by default"
+    )
+    copy.add_argument(
+        "--db", metavar="N", default=0, type=_up_to(DATABASES - 1), help="database, 0 by default"
+    )
+    copy.add_argument(
+        "--delete", action="store_true", help="remove from the target what matches and the source has not"
+    )
+    copy.add_argument(
+        "--rate", metavar="N", default=0, type=_up_to(RATE_MAX), help="at most N keys a second; 0: no bound"
+    )
+    copy.add_argument(
+        "--passes",
+        metavar="N",
+        default=5,
+        type=_up_to(1000, 1),
+        help="at most N passes until one finds nothing that differs; 5 by default",
+    )
+    copy.add_argument(
+        "--state",
+        metavar="FILE",
+        default="",
+        help="where it is kept how far the copy is; beside FILE by default",
+    )
+
+
+def _up_to(most: int, least: int = 0) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a number from {least} to {most}, not {text}")
+        return int(text)
+
+    return number
 
 
 def _address(text: str) -> Address:

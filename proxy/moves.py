@@ -51,18 +51,22 @@ class Value(NamedTuple):
 
 
 class Place:
-    """One key of one route."""
+    """One key of one route.
 
-    def __init__(self, route: Route, db: int, name: bytes) -> None:
+    ``blind``: what is written replaces whatever is there, which a store need not load for that.
+    """
+
+    def __init__(self, route: Route, db: int, name: bytes, blind: bool = False) -> None:
         self.route = route
         self.db = db
         self.name = name
+        self.need = Want.NOTHING if blind else Want.VALUE  # of what a write finds
         self.kept: bytes = b""  # digest of a Redis' collection, when it was last read or written here
 
     async def read(self) -> Value | None:
         home = self.route.home
         if not isinstance(home, UpstreamHome):
-            value: Value | None = await self._perform(_read, [self.name])
+            value: Value | None = await self._perform(_read, Want.VALUE)
             return value
         kind = await home.call(self.db, [b"TYPE", self.name])
         if kind == b"none":
@@ -81,11 +85,7 @@ class Place:
         if dump is None:
             return None
         self.kept = sha1(dump).hexdigest().encode()
-        try:
-            kind, made = rdb.restore(dump)
-        except (BadFooter, BadFormat):
-            raise errors.not_movable(self.name, home.name) from None
-        return Value(kind, pack(made), max(0, expire_at))
+        return dumped(dump, expire_at, self.name, home.name)
 
     async def write(self, value: Value, replace: bool) -> bool:
         """Put the value there; false if it is not to replace what is there."""
@@ -101,7 +101,7 @@ class Place:
                 keyspace.put(self.name, value.kind, made, value.expire_at)
                 return True
 
-            return bool(await self._perform(write, [self.name]))
+            return bool(await self._perform(write, self.need))
         if value.kind != STRING:
             return await self._write_collection(home, value, replace)
         command = [b"SET", self.name, value.data]
@@ -138,21 +138,30 @@ class Place:
                     return False
                 return keyspace.remove(self.name)
 
-            return bool(await self._perform(remove, [self.name]))
+            return bool(await self._perform(remove, Want.VALUE))
         script, same = (REMOVE_SAME, value.data) if value.kind == STRING else (REMOVE_KEPT, self.kept)
         return await home.call(self.db, [b"EVAL", script, b"1", self.name, same]) == 1
 
-    async def _perform(self, handler: Callable[[Keyspace, Argv], Reply], argv: Argv) -> Reply:
+    async def _perform(self, handler: Callable[[Keyspace, Argv], Reply], need: Want) -> Reply:
         """Run a handler on this key where it is at home."""
-        home = self.route.home
+        home, argv = self.route.home, [self.name]
         if not isinstance(home, ColdHome):
             return handler(self.route.keyspaces[self.db], argv)
         waiter = Answer()
-        home.submit(waiter, handler, argv, self.db, Want.VALUE, [self.name])
+        home.submit(waiter, handler, argv, self.db, need, [self.name])
         reply = await waiter.future
         if isinstance(reply, CommandError):
             raise reply
         return reply
+
+
+def dumped(dump: bytes, expire_at: int, name: bytes, backend: str) -> Value:
+    """What a Redis has dumped of a key, and when it expires there (below 0: never); raises CommandError."""
+    try:
+        kind, made = rdb.restore(dump)
+    except (BadFooter, BadFormat):
+        raise errors.not_movable(name, backend) from None
+    return Value(kind, pack(made), max(0, expire_at))
 
 
 def _read(keyspace: Keyspace, argv: Argv) -> Value | None:

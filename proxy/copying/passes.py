@@ -1,0 +1,260 @@
+"""A copy is the same pass over all keys again and again, until one finds nothing that differs.
+
+A pass compares each key of the source with the target's by value and expiry, and copies what differs.  So the
+first one copies what the target has not, the next copies what clients have changed meanwhile, and the last,
+which finds nothing, is the proof.  A pass that was taken up in its middle proves nothing (a Redis that was
+started anew may have skipped keys of it): another follows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Final, TypeVar
+
+from proxy.clock import Clock
+from proxy.copying.sides import Away, Found, Large, Side, fate, together
+from proxy.copying.state import EXAMPLES, State, StateFile
+from proxy.copying.views import View
+from proxy.datatypes.compare import same
+from proxy.errors import CommandError, quote
+from proxy.glob import Glob
+from proxy.moves import Value
+
+T = TypeVar("T")
+Work = Callable[[Sequence[bytes]], Awaitable[State]]
+"""What is done with a batch of keys; what it returns is added to the counts."""
+
+BATCH: Final = 250  # keys that are read, and written, at once
+LARGE_AT_ONCE: Final = 16 << 20  # bytes of larger values that are read at once, unless one has more
+REMOVED_AT_ONCE: Final = 16  # keys that are removed at once: their values are held meanwhile
+# In a later pass, a difference may be a write that is on its way to both: after this it is looked for again.
+SETTLE: Final = 0.02  # seconds
+# How long a backend that can't serve is waited for, and how often it is asked.
+PATIENCE: Final = 30.0  # seconds
+PAUSE: Final = 1.0  # seconds
+
+
+class Copy:
+    """One copy at work, from ``state`` on.
+
+    ``rate`` bounds the keys that are looked at in a second, 0: not at all; ``remove``: keys that the source
+    has not are removed from the target.
+    """
+
+    def __init__(
+        self,
+        source: Side,
+        target: Side,
+        pattern: Glob,
+        state: State,
+        file: StateFile,
+        view: View,
+        clock: Clock,
+        rate: int,
+        remove: bool,
+    ) -> None:
+        self.state = state
+        self._source = source
+        self._target = target
+        self._pattern = pattern
+        self._file = file
+        self._view = view
+        self._clock = clock
+        self._rate = rate
+        self._remove = remove
+        self._due = 0.0  # when the next batch may begin, by the loop's time
+        self._batch = min(BATCH, rate) if rate else BATCH
+
+    async def run(self, passes: int) -> bool:
+        """At most so many passes; whether the last found nothing that differs.  Raises Away and BadState."""
+        for number in range(passes):
+            if number:
+                self.state = State(self.state.number + 1, total=self.state.compared)
+            whole = not self.state.begun
+            if whole and self.state.total is None:
+                self.state.total = await self._patiently(partial(self._source.size, self._pattern.prefix))
+            self._keep()
+            await self._pass()
+            if whole and not self.state.copied and not self.state.removed:
+                if not self._remove:
+                    await self._go_back(self._count_extra)
+                return True
+        return False
+
+    async def _pass(self) -> None:
+        state = self.state
+        if not state.removing:
+            await self._walk(self._source, self._compare)
+        if self._remove:
+            # Of a source without any key it can't be told whether they were deleted or lost.
+            await self._go_back(self._take_away if state.compared else self._count_extra)
+        self._view.passed(state)
+
+    async def _go_back(self, work: Work) -> None:
+        """Go over the target's keys."""
+        self.state.removing = True
+        self._keep()
+        await self._walk(self._target, work)
+
+    async def _walk(self, side: Side, work: Work) -> None:
+        """Do the work on all keys of a side, batch by batch, from where the state is."""
+        position: object = self.state.at()
+        while True:
+            page = partial(side.walk, self._pattern.prefix, position)
+            names, position = await self._patiently(page)
+            names = [name for name in names if self._pattern.matches(name)]
+            for at in range(0, len(names), self._batch):
+                batch = names[at : at + self._batch]
+                await self._pace(len(batch))
+                self._add(await self._patiently(partial(work, batch)))
+                self._view.show(self.state)
+            self.state.move(position)
+            if position is None:
+                return
+            self._keep()
+
+    def _keep(self) -> None:
+        self._file.keep(self.state)
+
+    def _add(self, more: State) -> None:
+        """Count what was done with a batch."""
+        state = self.state
+        state.compared += more.compared
+        state.copied += more.copied
+        state.removed += more.removed
+        state.extra += more.extra
+        state.refused += more.refused
+        state.differing = (state.differing + more.differing)[:EXAMPLES]
+        state.refusals = (state.refusals + more.refusals)[:EXAMPLES]
+
+    # Work on a batch
+
+    async def _compare(self, names: Sequence[bytes]) -> State:
+        """Compare keys, and copy those that differ."""
+        done = State(compared=len(names))
+        large = await self._level(names, False, done)
+        for group in _groups(large):
+            await self._level(group, True, done)
+        return done
+
+    async def _level(self, names: Sequence[bytes], whole: bool, done: State) -> dict[bytes, int]:
+        """Make keys the same; those too large for a batch are left, and returned with their sizes."""
+        differing, large = await self._look(names, whole, done)
+        if differing and self.state.number > 1:
+            await asyncio.sleep(SETTLE)
+            differing, grown = await self._look(list(differing), whole, done)
+            large |= grown
+        for name, result in zip(differing, await self._target.write(differing), strict=True):
+            if isinstance(result, CommandError):
+                _refuse(done, name, result)
+            else:
+                done.copied += 1
+                _name(done.differing, name)
+        return large
+
+    async def _look(
+        self, names: Sequence[bytes], whole: bool, done: State
+    ) -> tuple[dict[bytes, Value], dict[bytes, int]]:
+        """Which keys differ, with the source's values; which are too large to be read so, with their size."""
+        sides = (self._source, self._target)
+        found, there = await together((side.read_whole if whole else side.read)(names) for side in sides)
+        differing: dict[bytes, Value] = {}
+        large: dict[bytes, int] = {}
+        for name, value, other in zip(names, found, there, strict=True):
+            await asyncio.sleep(0)  # as when they are read
+            sizes = [each.size for each in (value, other) if isinstance(each, Large)]
+            if sizes:
+                large[name] = max(sizes)
+            elif isinstance(value, CommandError):
+                _refuse(done, name, value)
+            elif isinstance(value, Value) and self._differs(value, other):
+                differing[name] = value
+        return differing, large
+
+    def _differs(self, value: Value, other: Found) -> bool:
+        if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
+            return True
+        return not same(value.kind, value.data, other.data, self._clock.ms)
+
+    async def _count_extra(self, names: Sequence[bytes]) -> State:
+        return State(extra=(await self._source.have(names)).count(False))
+
+    async def _take_away(self, names: Sequence[bytes]) -> State:
+        """Remove from the target what the source has not."""
+        done = State()
+        have = await self._source.have(names)
+        gone = [name for name, there in zip(names, have, strict=True) if not there]
+        for at in range(0, len(gone), REMOVED_AT_ONCE):
+            part = gone[at : at + REMOVED_AT_ONCE]
+            for name, result in zip(part, await together(map(self._take, part)), strict=True):
+                if isinstance(result, CommandError):
+                    _refuse(done, name, result)
+                elif result:
+                    done.removed += 1
+                    _name(done.differing, name)
+        return done
+
+    async def _take(self, name: bytes) -> bool | CommandError:
+        """Remove one key, unless it comes to either side meanwhile."""
+        place = self._target.place(name)
+        value = await fate(place.read())
+        if not isinstance(value, Value):
+            return value or False
+        if (await self._source.have([name]))[0]:
+            return False
+        return await fate(place.remove(value))
+
+    # Time
+
+    async def _pace(self, keys: int) -> None:
+        self._clock.tick()
+        if not self._rate:
+            return
+        now = asyncio.get_running_loop().time()
+        if self._due > now:
+            await asyncio.sleep(self._due - now)
+        self._due = max(self._due, now) + keys / self._rate
+        self._clock.tick()
+
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """The result of a step that may be repeated, once the backends can serve; raises Away."""
+        loop = asyncio.get_running_loop()
+        since: float | None = None
+        while True:
+            try:
+                return await step()
+            except Away as error:
+                if since is None:
+                    since = loop.time()
+                    self._view.note(f"waiting: {error}")
+                elif loop.time() - since > PATIENCE:
+                    raise
+            await asyncio.sleep(PAUSE)
+            self._clock.tick()
+
+
+def _groups(large: dict[bytes, int]) -> Iterator[list[bytes]]:
+    """Keys by their values' sizes: as many together as may be read at once."""
+    group: list[bytes] = []
+    total = 0
+    for name, size in large.items():
+        if group and total + size > LARGE_AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group
+
+
+def _name(examples: list[str], name: bytes) -> None:
+    if len(examples) < EXAMPLES:
+        examples.append(quote(name))
+
+
+def _refuse(done: State, name: bytes, error: CommandError) -> None:
+    done.refused += 1
+    if len(done.refusals) < EXAMPLES:
+        done.refusals.append(f"{quote(name)}: {error.text}")

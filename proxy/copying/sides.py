@@ -1,0 +1,237 @@
+"""The ends of a copy: a Redis or a store, whose keys are walked, read, written and removed in batches.
+
+A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it gives the size, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+from backends.base import Key, Loaded, Record, StoreError, Want
+from backends.seal import IntegrityError, unseal
+from proxy.datatypes.values import from_record, pack
+from proxy.errors import CommandError
+from proxy.homes import ColdHome, UpstreamHome
+from proxy.keyspace import VOLATILE_HASH, KeyPolicy
+from proxy.moves import Place, Value, dumped
+from proxy.resp import BULK_MAX
+from proxy.router import Route
+
+T = TypeVar("T")
+
+SMALL: Final = 64 * 1024  # bytes
+# What one pass over a backend asks of it at once, in keys.
+PAGE: Final = 1000
+
+# A key's expiry and its dump in one step, as ``moves.READ``; of what takes more memory than that, how much.
+READ_SMALL: Final = b"""
+    local size = redis.call('MEMORY', 'USAGE', KEYS[1])
+    if not size then return false end
+    if size > tonumber(ARGV[1]) then return size end
+    return {redis.call('PEXPIRETIME', KEYS[1]), redis.call('DUMP', KEYS[1])}
+"""
+
+# Errors of a backend that can't do for any key what it is asked; all others are a key's own.
+AWAY: Final = frozenset(
+    {
+        "BACKENDDOWN",
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOAUTH",
+        "NOPERM",
+        "NOREPLICAS",
+    }
+    | {"OOM", "READONLY", "TRYAGAIN", "UPSTREAM"}
+)
+
+
+class Away(Exception):
+    """A backend can't serve now; the message is one line that says which and why."""
+
+
+class Large(NamedTuple):
+    """Stands for a value that is not to be read in a batch."""
+
+    size: int  # bytes, about
+
+
+Found = Value | Large | CommandError | None
+"""What was found of a key; an error says why it can't be read, None that it isn't there."""
+
+
+class Side(ABC):
+    """One backend's keys of one database.  Every method raises ``Away``."""
+
+    def __init__(self, home: ColdHome | UpstreamHome, db: int) -> None:
+        self.name = home.name
+        self.db = db
+        self._home = home
+        self._route = Route(b"", home, KeyPolicy(0, BULK_MAX), [])
+
+    @abstractmethod
+    async def open(self) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    @abstractmethod
+    async def size(self, prefix: bytes) -> int | None:
+        """How many keys start with ``prefix``; None where counting them takes as long as a pass."""
+
+    @abstractmethod
+    async def read(self, names: Sequence[bytes]) -> list[Found]:
+        """What there is of each key."""
+
+    @abstractmethod
+    async def have(self, names: Sequence[bytes]) -> list[bool]:
+        """Which of the keys are there."""
+
+    async def walk(self, prefix: bytes, position: object) -> tuple[list[bytes], object]:
+        """Some keys that start with ``prefix``, and the next position; None is the first and the last."""
+        infos, after = await self._own(self._home.walk(self.db, prefix, position, PAGE))
+        return list(dict.fromkeys(info.name for info in infos)), after
+
+    async def read_whole(self, names: Sequence[bytes]) -> list[Found]:
+        """As ``read``, whatever the values' sizes."""
+        return await together(fate(self.place(name).read()) for name in names)
+
+    async def write(self, values: dict[bytes, Value]) -> list[CommandError | bool]:
+        """Put the values there; for each an error, if it is refused."""
+        return await together(fate(self.place(name).write(value, True)) for name, value in values.items())
+
+    def place(self, name: bytes) -> Place:
+        """One key, for steps of its own; see ``fate``."""
+        return Place(self._route, self.db, name, blind=True)
+
+    async def _own(self, request: Awaitable[T]) -> T:
+        """A request of which no error is a key's own."""
+        try:
+            return await request
+        except CommandError as error:
+            raise Away(_reason(error)) from error
+        except StoreError as error:
+            raise Away(f"backend '{self.name}': {error}") from error
+
+
+class RedisSide(Side):
+    def __init__(self, home: UpstreamHome, db: int) -> None:
+        super().__init__(home, db)
+        self._redis = home
+
+    async def open(self) -> None:
+        await self._own(self._redis.open())
+
+    async def close(self) -> None:
+        await self._redis.close()
+
+    async def size(self, prefix: bytes) -> int | None:
+        return None if prefix else await self._own(self._redis.size(self.db, prefix))
+
+    async def read(self, names: Sequence[bytes]) -> list[Found]:
+        limit = b"%d" % SMALL
+        ask = [fate(self._redis.call(self.db, [b"EVAL", READ_SMALL, b"1", name, limit])) for name in names]
+        found: list[Found] = []
+        for name, reply in zip(names, await together(ask), strict=True):
+            await asyncio.sleep(0)  # large ones take their time, and whoever stops the copy is not to wait
+            found.append(self._found(name, reply))
+        return found
+
+    def _found(self, name: bytes, reply: object) -> Found:
+        if isinstance(reply, CommandError):
+            return reply
+        if isinstance(reply, int):
+            return Large(reply)
+        if not isinstance(reply, list) or reply[1] is None:
+            return None
+        try:
+            return dumped(reply[1], reply[0], name, self.name)
+        except CommandError as error:
+            return error
+
+    async def have(self, names: Sequence[bytes]) -> list[bool]:
+        replies = await together(fate(self._redis.call(self.db, [b"EXISTS", name])) for name in names)
+        return [
+            reply != 0 for reply in replies
+        ]  # of one that can't be asked for it is not said that it is gone
+
+
+class StoreSide(Side):
+    def __init__(self, home: ColdHome, db: int) -> None:
+        super().__init__(home, db)
+        self._store = home.store
+        self._slots = asyncio.Semaphore(home.store.concurrency)
+
+    async def open(self) -> None:
+        await self._own(self._store.open())
+        self._home.down = ""
+
+    async def close(self) -> None:
+        assert isinstance(self._home, ColdHome)
+        await self._home.close()
+
+    async def size(self, prefix: bytes) -> int | None:
+        return await self._own(self._store.size(self.db, prefix))
+
+    async def read(self, names: Sequence[bytes]) -> list[Found]:
+        loaded = await self._load(names, Want.VALUE)
+        return [self._found(name, record) for name, (record, _) in zip(names, loaded, strict=True)]
+
+    def _found(self, name: bytes, record: Record | None) -> Found:
+        if record is None:
+            return None
+        if record.payload is None or record.raw_size > SMALL:
+            return Large(record.raw_size)
+        try:
+            raw = unseal(self.db, name, record.kind, record.payload, SMALL)
+        except IntegrityError:
+            return Large(record.raw_size)  # read by its tier it is kept aside, and its error told
+        if record.kind != VOLATILE_HASH:
+            return Value(record.kind, raw, record.expire_at)
+        kind, value, expire_at = from_record(record.kind, raw, record.expire_at)
+        return Value(kind, pack(value), expire_at)
+
+    async def have(self, names: Sequence[bytes]) -> list[bool]:
+        return [record is not None for record, _ in await self._load(names, Want.META)]
+
+    async def _load(self, names: Sequence[bytes], want: Want) -> list[Loaded]:
+        most = self._store.load_max
+        parts = [names[at : at + most] for at in range(0, len(names), most)]
+        return [
+            found for part in await together(self._load_part(part, want) for part in parts) for found in part
+        ]
+
+    async def _load_part(self, names: Sequence[bytes], want: Want) -> list[Loaded]:
+        async with self._slots:
+            return await self._own(self._store.load([Key(self.db, name) for name in names], want))
+
+
+async def fate(request: Awaitable[T]) -> T | CommandError:
+    """What became of one key: the result, or the error that is its own.  Raises ``Away``."""
+    try:
+        return await request
+    except CommandError as error:
+        if error.code in AWAY:
+            raise Away(_reason(error)) from error
+        return error
+    except ValueError as error:  # a type of a later version's
+        return CommandError(f"ERR {error}")
+
+
+# Any: of the coroutine's other two types nothing is used.
+async def together(requests: Any) -> list[Any]:
+    """The results of all; when all have ended, raises the first exception."""
+    results = await asyncio.gather(*requests, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, CommandError):
+            raise result
+    return results
+
+
+def _reason(error: CommandError) -> str:
+    return error.text.partition(" ")[2] if error.code in ("BACKENDDOWN", "UPSTREAM") else error.text
