@@ -277,6 +277,7 @@ class Counters(NamedTuple):
     lost: int  # replies that never came: the connection was lost
     refused: int  # requests for which there was no connection
     connections: int  # made
+    failovers: int  # times that the primary became another server
     bytes_in: int
     bytes_out: int
 

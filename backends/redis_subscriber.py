@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Final, cast
 
 import hiredis
 
 from backends.base import Message, StoreError, Subscriber, Subscription
-from backends.redis import BACKOFF_MIN, RedisUpstream
+from backends.redis import Connection, RedisUpstream
 from proxy.errors import CommandError
-from proxy.resp import Argv, encode_command
+from proxy.resp import encode_command
 
 log = logging.getLogger("redtier.subscriber")
 
@@ -77,11 +76,9 @@ class RedisSubscriber(Subscriber):
         upstream = self._upstream
         attempt = 0
         while True:
-            link = _Link(self, self._message, upstream.greeting(0, 2))
+            link = _Link(self, upstream, self._message)
             try:
-                async with asyncio.timeout(upstream.connect_timeout / 1000):
-                    await upstream.connect(link)
-                    await link.greeted
+                await upstream.connect(link)
                 self._link = link
                 attempt = 0
                 for name in self._wanted:
@@ -92,9 +89,7 @@ class RedisSubscriber(Subscriber):
             finally:
                 self._link = None
                 link.close()
-            pause = min(upstream.backoff_max, BACKOFF_MIN << min(attempt, 16))
-            attempt += 1
-            await asyncio.sleep(random.uniform(0.5, 1) * pause / 1000)
+            attempt = await upstream.pause(attempt)
 
     def took(self, name: Subscription) -> None:
         """The upstream says that we are subscribed."""
@@ -103,16 +98,18 @@ class RedisSubscriber(Subscriber):
             future.set_result(None)
 
 
-class _Link(asyncio.Protocol):
-    """One connection, which begins with a greeting."""
+class _Link(Connection):
+    """The connection of a subscriber."""
 
-    def __init__(self, subscriber: RedisSubscriber, message: Message, greeting: list[Argv]) -> None:
+    def __init__(self, subscriber: RedisSubscriber, upstream: RedisUpstream, message: Message) -> None:
+        super().__init__()
         loop = asyncio.get_running_loop()
-        self.greeted: asyncio.Future[None] = loop.create_future()
+        self._greeted: asyncio.Future[None] = loop.create_future()
         self._subscriber = subscriber
+        self._upstream = upstream
         self._message = message
-        self._greeting = greeting
-        self._missing = len(greeting)
+        self._greeting = upstream.greeting(0, 2)
+        self._unanswered = self._greeting[::-1]
         self._reader = hiredis.Reader(replyError=CommandError)
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -133,12 +130,10 @@ class _Link(asyncio.Protocol):
             self._lose(error)
 
     def _take(self, reply: object) -> None:
-        if self._missing:
-            if isinstance(reply, CommandError) and reply.code != "NOPERM":
-                raise reply
-            self._missing -= 1
-            if not self._missing and not self.greeted.done():
-                self.greeted.set_result(None)
+        if self._unanswered:
+            self._upstream.check(self.endpoint, self._unanswered.pop(), reply)
+            if not self._unanswered and not self._greeted.done():
+                self._greeted.set_result(None)
         elif isinstance(reply, CommandError):
             raise reply
         elif isinstance(reply, list):
@@ -153,6 +148,9 @@ class _Link(asyncio.Protocol):
     def send(self, *argv: bytes) -> None:
         if self._transport is not None:
             self._transport.write(encode_command(list(argv)))
+
+    async def greeted(self) -> None:
+        await self._greeted
 
     async def watch(self) -> None:
         """Return by raising what ended the connection; a silent upstream does too."""
@@ -169,13 +167,17 @@ class _Link(asyncio.Protocol):
         self._lose(error or ConnectionResetError("the connection was closed"))
 
     def _lose(self, error: Exception) -> None:
-        for future in (self.greeted, self._lost):
+        for future in (self._greeted, self._lost):
             if not future.done():
                 future.set_exception(error)
         self._lost.exception()  # is told once, by whoever awaits it
-        self.greeted.exception()
+        self._greeted.exception()
         self.close()
 
+    def give_up(self, reason: str) -> None:
+        self._lose(StoreError(f"{self.endpoint}: {reason}"))
+
     def close(self) -> None:
+        self._upstream.forget(self)
         if self._transport is not None:
             self._transport.abort()

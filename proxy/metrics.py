@@ -105,6 +105,12 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         "backend",
         {home.name: home.upstream.counters() for home in homes if isinstance(home, UpstreamHome)},
         (Counter, "redtier_upstream_connections", "Connections made.", lambda c: c.connections),
+        (
+            Counter,
+            "redtier_upstream_failovers",
+            "Moves of the primary to another server.",
+            lambda c: c.failovers,
+        ),
         (Counter, "redtier_upstream_replies", "Replies received.", lambda c: c.answered),
         (Counter, "redtier_upstream_lost", "Replies lost with a connection.", lambda c: c.lost),
         (Counter, "redtier_upstream_refused", "Requests refused: no connection.", lambda c: c.refused),
