@@ -24,6 +24,7 @@ from urllib.parse import quote
 import hiredis
 
 from backends.base import Counters, Dedicated, Message, StoreError, Subscriber, Upstream, Waiter
+from backends.breaker import Breaker
 from backends.frames import FramingError
 from backends.lanes import Call, RedisLane
 from backends.topology import Endpoint, Fixed, Sentinels, Service, Topology, parse_url
@@ -42,6 +43,10 @@ NOT_PRIMARY: Final = "it is not the primary any more"
 log: Final = logging.getLogger("redtier.upstream")
 
 
+class Refusal(StoreError):
+    """A server that is there and answers won't serve us, or must not."""
+
+
 class RedisUpstream(Upstream):
     """A Redis server at ``url`` (see ``parse_url``); ``password`` is for a URL without one.
 
@@ -49,7 +54,9 @@ class RedisUpstream(Upstream):
 
     ``tls_ca``, ``tls_cert`` and ``tls_key`` are paths of PEM files; "" for the system's authorities, and for
     no certificate of our own.  ``timeout`` is how long an upstream may be silent while it owes a reply, and
-    ``backoff_max`` the longest pause between two attempts to connect.  ``reply_max`` bounds one reply.
+    ``backoff_max`` the longest pause between two attempts to connect.  ``breaker_failures`` attempts and
+    requests in a row that got no answer open the breaker: see ``backends.breaker``.  With ``retry_reads``,
+    requests that only read are sent once more where their connection was lost.  ``reply_max`` bounds a reply.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
     """
@@ -68,6 +75,8 @@ class RedisUpstream(Upstream):
         connect_timeout: int = 2000,
         timeout: int = 5000,
         backoff_max: int = 2000,
+        breaker_failures: int = 5,
+        retry_reads: bool = True,
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
     ) -> None:
@@ -75,6 +84,10 @@ class RedisUpstream(Upstream):
         self.in_flight = 0
         self._connections = 0
         self._failovers = 0
+        self._failed_attempts = 0
+        self._timeouts = 0
+        self._breaker = Breaker(breaker_failures)
+        self.retry_reads = retry_reads
         target = parse_url(url)
         self._user, self._password = target.user, password or target.password
         self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if target.tls else None
@@ -140,6 +153,8 @@ class RedisUpstream(Upstream):
             if self._closed:
                 lane.shut(CLOSING)
             else:
+                if self._breaker.open:
+                    lane.shut(self._breaker.reason)
                 self._keepers.append(loop.create_task(self._keep(lane, db, proto)))
         return lane
 
@@ -150,6 +165,8 @@ class RedisUpstream(Upstream):
             if not found.link.lost:
                 return found
             self._dedicated -= 1
+        if self._breaker.open:
+            raise StoreError(self._breaker.reason)
         if self._dedicated >= self._dedicated_max:
             raise StoreError(
                 f"{self._dedicated_max} clients have connections of their own to {self._topology}, "
@@ -200,13 +217,21 @@ class RedisUpstream(Upstream):
         """``up``, ``connecting``, or ``down: `` and the reason, as of the lane of our own commands."""
         return self.lane(0, 2).state
 
+    @property
+    def breaker(self) -> str:
+        return self._breaker.state
+
     def counters(self) -> Counters:
         lanes = self._lanes.values()
         return Counters(
             sum(lane.answered for lane in lanes),
             sum(lane.lost for lane in lanes),
             sum(lane.refused for lane in lanes),
+            sum(lane.retried for lane in lanes),
             self._connections,
+            self._failed_attempts,
+            self._timeouts,
+            self._breaker.opened,
             self._failovers,
             sum(lane.bytes_in for lane in lanes),
             sum(lane.bytes_out for lane in lanes),
@@ -221,22 +246,42 @@ class RedisUpstream(Upstream):
                 failovers = self._failovers
                 link = _Link(self, lane, self.greeting(db, proto), self._timeout)
                 try:
-                    await self.connect(link)
+                    await self.reconnect(link, attempt)
                 except StoreError as error:
                     lane.shut(str(error))
                 else:
                     since = loop.time()
                     await link.wait_lost()
                     lasted = (loop.time() - since) * 1000 > self.backoff_max
-                    if lasted or self._failovers != failovers:
+                    if (lasted or self._failovers != failovers) and not self._breaker.open:
                         # Redis closes what is idle, or was restarted, or another server has taken over.  What
                         # is sent now waits for the first attempt.
                         attempt = 0
                         continue
                     lane.shut(link.reason)
-                attempt = await self.pause(attempt)
+                attempt = 1 if self._failovers != failovers else attempt + 1
         finally:
             lane.shut(CLOSING)
+
+    async def reconnect(self, link: Connection, attempt: int) -> None:
+        """Connect after the pause before an attempt, of which the first has the number 0; raises StoreError.
+
+        While the breaker is open, one at a time may try.
+        """
+        breaker = self._breaker
+        if not breaker.open:
+            await self._pause(attempt)
+        if breaker.open:
+            async with breaker.turn:
+                if breaker.open:
+                    await self._pause(max(attempt, 1))
+                    breaker.probing = True
+                    try:
+                        await self.connect(link)
+                    finally:
+                        breaker.probing = False
+                    return
+        await self.connect(link)
 
     async def connect(self, link: Connection) -> None:
         """Connect to the primary and greet it; raises StoreError."""
@@ -251,33 +296,54 @@ class RedisUpstream(Upstream):
         except BaseException as error:  # a timeout is a cancellation here
             link.give_up("not greeted")
             self.forget(link)
-            if isinstance(error, StoreError) or not isinstance(error, Exception):
+            if isinstance(error, Refusal) or not isinstance(error, Exception):
                 raise
             moved = self._failovers != failovers
-            reason = NOT_PRIMARY if moved else self.reason(error)
-            raise StoreError(f"{link.endpoint or self._topology}: {reason}") from error
+            if not isinstance(error, StoreError):
+                reason = NOT_PRIMARY if moved else self.reason(error)
+                error = StoreError(f"{link.endpoint or self._topology}: {reason}")
+            if not moved:
+                self._failed_attempts += 1
+                self._failed(str(error))
+            raise error from None
         self._connections += 1
+        self._breaker.probed()
+
+    def timed_out(self, reason: str) -> None:
+        """A connection has been silent for too long."""
+        self._timeouts += 1
+        self._failed(reason)
+
+    def worked(self) -> None:
+        """A connection has answered more than its greeting."""
+        self._breaker.worked()
+
+    def _failed(self, reason: str) -> None:
+        before = self._breaker.opened
+        self._breaker.failed(reason)
+        if self._breaker.opened != before:
+            log.warning("backend '%s': the breaker opens: %s", self.name, reason)
 
     def forget(self, link: Connection) -> None:
         """It is lost."""
         self._links.discard(link)
 
-    async def pause(self, attempt: int) -> int:
-        """Wait before another attempt to connect, unless the primary moves; returns the attempt's number."""
-        failovers = self._failovers
-        pause = min(self.backoff_max, BACKOFF_MIN << min(attempt, 16))
-        # Jitter, so that many proxies don't return to a restarted server all at once.
-        with suppress(TimeoutError):
-            async with self._until_moved(random.uniform(0.5, 1) * pause / 1000):
-                await asyncio.get_running_loop().create_future()
-        return 0 if self._failovers != failovers else attempt + 1
+    async def _pause(self, attempt: int) -> None:
+        """Wait before an attempt to connect, until the primary moves at most."""
+        if attempt:
+            pause = min(self.backoff_max, BACKOFF_MIN << min(attempt - 1, 16))
+            # Jitter, so that many proxies don't return to a restarted server all at once.
+            with suppress(TimeoutError):
+                async with self._until_moved(random.uniform(0.5, 1) * pause / 1000):
+                    await asyncio.get_running_loop().create_future()
 
     def _moved(self) -> None:
         """The primary is another server now: what leads to the old one is given up."""
         self._failovers += 1
+        self._breaker.worked()
         log.warning("backend '%s': the primary is %s now", self.name, self._topology)
         for link in list(self._links):
-            link.give_up(NOT_PRIMARY)
+            link.give_up(NOT_PRIMARY, retry=True)
         now = asyncio.get_running_loop().time()
         for attempt in self._attempts:
             if not attempt.expired():
@@ -322,14 +388,14 @@ class RedisUpstream(Upstream):
         return greeting
 
     def check(self, endpoint: Endpoint | None, command: Argv, reply: object) -> None:
-        """Raise StoreError if the reply to a command of the greeting says that we are not served here."""
+        """Raise Refusal if the reply to a command of the greeting says that we are not served here."""
         if isinstance(reply, CommandError):
             # A user who may not PING may be all the same who was meant; and a script at work is no reason not
             # to connect: it may be what is to be killed.
             if command[0] not in (b"PING", b"ROLE") or reply.code not in ("NOPERM", "BUSY"):
-                raise StoreError(f"{endpoint} answers: {self._censored(reply.text)}")
+                raise Refusal(f"{endpoint} answers: {self._censored(reply.text)}")
         elif command[0] == b"ROLE" and isinstance(reply, list) and reply[0] != b"master":
-            raise StoreError(f"{endpoint} is a replica")
+            raise Refusal(f"{endpoint} is a replica")
 
     def reason(self, error: Exception) -> str:
         """What went wrong, in a few words, for operators and clients."""
@@ -381,8 +447,8 @@ class Connection(asyncio.Protocol):
         """Return once the greeting, sent when it is made, has been answered well; raises StoreError."""
 
     @abstractmethod
-    def give_up(self, reason: str) -> None:
-        """Close it; only the first reason counts."""
+    def give_up(self, reason: str, retry: bool = False) -> None:
+        """Close it; only the first reason counts.  ``retry``: what it owes may be asked for once more."""
 
 
 class _Link(Connection):
@@ -401,6 +467,7 @@ class _Link(Connection):
         self._end = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._progress = 0
+        self._answered = 0  # replies of the lane, when they were looked at last
         self._silent = 0  # looks in a row without progress
 
     @property
@@ -426,6 +493,7 @@ class _Link(Connection):
             self._upstream.check(self.endpoint, command, reply)
         if self.lost or self._transport is None:
             raise StoreError(self.reason)
+        self._answered = self._lane.answered
         self._lane.open(self._transport.write)
 
     def data_received(self, data: bytes) -> None:
@@ -437,19 +505,20 @@ class _Link(Connection):
             self.give_up("it has become a replica")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.give_up(_os_reason(error) if error else "the connection was closed")
+        self.give_up(_os_reason(error) if error else "the connection was closed", retry=True)
 
-    def give_up(self, reason: str) -> None:
-        """Close, and answer what is unanswered."""
+    def give_up(self, reason: str, retry: bool = False) -> None:
+        """Close, and answer what is unanswered and not to be sent once more."""
         if self.lost or self._transport is None:
             return
+        self._note_success()
         self.reason = f"{self.endpoint}: {reason}"
         self._end.set()
         self._upstream.forget(self)
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
-        self._lane.lose(self.reason)
+        self._lane.lose(self.reason, retry and self._upstream.retry_reads)
 
     async def wait_lost(self) -> None:
         """Return once there is a ``reason``; closes the connection when cancelled."""
@@ -458,9 +527,15 @@ class _Link(Connection):
         finally:
             self.give_up(CLOSING)
 
+    def _note_success(self) -> None:
+        if self._answered and self._lane.answered != self._answered:
+            self._answered = self._lane.answered
+            self._upstream.worked()
+
     def _look(self, transport: asyncio.Transport) -> None:
         """See to it that an upstream which owes a reply makes progress, in either direction."""
         lane = self._lane
+        self._note_success()
         progress = lane.bytes_in + lane.bytes_out - transport.get_write_buffer_size()
         if progress != self._progress or not lane.waiting:
             self._progress = progress
@@ -469,7 +544,9 @@ class _Link(Connection):
             # Looks are counted and not the time: if it was we who stood still, the upstream is not to blame.
             self._silent += 1
         if self._silent == LOOKS:
-            self.give_up(f"no answer within {self._timeout} ms")
+            reason = f"no answer within {self._timeout} ms"
+            self._upstream.timed_out(f"{self.endpoint}: {reason}")
+            self.give_up(reason)
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._timeout / LOOKS / 1000, self._look, transport)

@@ -78,7 +78,7 @@ class RedisSubscriber(Subscriber):
         while True:
             link = _Link(self, upstream, self._message)
             try:
-                await upstream.connect(link)
+                await upstream.reconnect(link, attempt)
                 self._link = link
                 attempt = 0
                 for name in self._wanted:
@@ -89,7 +89,7 @@ class RedisSubscriber(Subscriber):
             finally:
                 self._link = None
                 link.close()
-            attempt = await upstream.pause(attempt)
+            attempt += 1
 
     def took(self, name: Subscription) -> None:
         """The upstream says that we are subscribed."""
@@ -174,7 +174,7 @@ class _Link(Connection):
         self._greeted.exception()
         self.close()
 
-    def give_up(self, reason: str) -> None:
+    def give_up(self, reason: str, retry: bool = False) -> None:
         self._lose(StoreError(f"{self.endpoint}: {reason}"))
 
     def close(self) -> None:

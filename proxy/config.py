@@ -190,6 +190,8 @@ class RedisBackend(BackendConfig):
     connect_timeout: Timeout = duration("2s")
     timeout: Timeout = duration("5s")
     backoff_max: Timeout = duration("2s")
+    breaker_failures: Count = 5
+    retry_reads: bool = True
     dedicated_max: Count = 1_000
 
     def mistakes(self) -> Iterator[Mistake]:

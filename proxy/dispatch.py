@@ -552,6 +552,8 @@ class Dispatcher(Hub):
         slot.size = len(frames)
         if slot.load is not None:
             slot.load.bytes += slot.size
+        if not slot.writes:
+            slot.request = frames
         lane.send(frames, slot)
 
     # Everything else
