@@ -97,7 +97,7 @@ class RedisUpstream(Upstream):
             user = f"{quote(sentinel_user, safe='')}@" if sentinel_user else ""
             sentinels = [
                 RedisUpstream(
-                    name,
+                    f"{name}, sentinel",
                     f"{scheme}{user}{address}",
                     password=sentinel_password,
                     tls_ca=tls_ca,
@@ -296,6 +296,8 @@ class RedisUpstream(Upstream):
         except BaseException as error:  # a timeout is a cancellation here
             link.give_up("not greeted")
             self.forget(link)
+            if isinstance(error, Refusal):
+                self._breaker.worked()  # no answer that we like, but one
             if isinstance(error, Refusal) or not isinstance(error, Exception):
                 raise
             moved = self._failovers != failovers

@@ -48,7 +48,7 @@ async def mute(greeting: bytes) -> AsyncIterator[tuple[Mute, str]]:
 async def at_once(answer: Callable[[], asyncio.Future[tuple[bytes, int]]]) -> bytes:
     began = time.monotonic()
     wire, _ = await answer()
-    assert time.monotonic() - began < 0.1
+    assert time.monotonic() - began < 0.2
     return wire
 
 
@@ -66,7 +66,7 @@ async def test_once_it_is_open_nobody_waits(connect: Connect) -> None:
             began = time.monotonic()
             with pytest.raises(StoreError, match=f"^127.0.0.1:{server.port}: no answer within 300 ms$"):
                 await upstream.dedicated(0, 3, False)
-            assert time.monotonic() - began < 0.1
+            assert time.monotonic() - began < 0.2
             wire = await at_once(lambda: send(upstream.lane(3, 2), "GET a"))
             assert wire.startswith(DOWN + b"127.0.0.1:%d: no answer within 300 ms" % server.port)
             assert upstream.counters().breaker_opened == 1
@@ -119,6 +119,19 @@ async def test_an_answer_between_failures_keeps_it_closed(connect: Connect) -> N
             assert await send(lane, "ECHO a") == (b"$1\r\na\r\n", 0)
             await asyncio.sleep(0.1)  # until the next look
         assert (upstream.counters().timeouts, upstream.counters().breaker_opened) == (3, 0)
+
+
+async def test_it_closes_where_the_server_is_back_and_answers_no(connect: Connect) -> None:
+    with RedisServer() as server:
+        upstream = connect(server.url, breaker_failures=2, backoff_max=20)
+        await upstream.open()
+        server.kill()
+        await eventually(lambda: upstream.breaker == "open")
+        server.args = ("--requirepass", "s3cret")
+        server.password = "s3cret"  # for its own readiness
+        server.start()
+        await eventually(lambda: upstream.breaker == "closed")
+        assert b" answers: NOAUTH " in (await send(upstream.lane(0, 2), "GET a"))[0]
 
 
 async def test_a_server_that_answers_no_is_no_failure(connect: Connect) -> None:
