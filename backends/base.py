@@ -213,6 +213,13 @@ class Waiter:
         """All replies, as raw frames in order.  The last ``failed`` of them are errors of our own
         (the connection was lost before the upstream answered)."""
 
+    def retry(self) -> bytes:
+        """The requests, to be sent once more since their connection was lost; empty where they must not be.
+
+        Asked when no reply has been handed out.  A second time, it is empty.
+        """
+        return b""
+
     @abstractmethod
     def resolve(self, reply: object) -> None:
         """The one reply, as a value (``proxy.resp.Reply``; a ``CommandError`` is an error reply)."""
@@ -301,7 +308,12 @@ class Counters(NamedTuple):
     answered: int  # replies
     lost: int  # replies that never came: the connection was lost
     refused: int  # requests for which there was no connection
+    retried: int  # requests that were sent once more
     connections: int  # made
+    failed_attempts: int  # to make one: there was no answer
+    timeouts: int  # connections given up because an answer did not come
+    breaker_opened: int  # times
+    failovers: int  # times that the primary became another server
     bytes_in: int
     bytes_out: int
 
@@ -351,6 +363,11 @@ class Upstream:
     async def call(self, db: int, argv: list[bytes]) -> object:
         """Run one command for ourselves and return its parsed reply (RESP2 values: bytes, int, list,
         None).  Raises CommandError for an error reply, StoreError when there was none."""
+
+    @property
+    @abstractmethod
+    def breaker(self) -> str:
+        """``closed``, ``open`` (nobody tries to connect), or ``half-open`` (somebody finds out)."""
 
     @abstractmethod
     def counters(self) -> Counters: ...

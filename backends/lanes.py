@@ -24,8 +24,9 @@ class RedisLane(Lane):
     """A lane over one connection after another.
 
     When a connection is lost, requests that it has taken are answered by ``UPSTREAM``, since they may have
-    been executed.  Those that it has not are kept for the next one, or answered by ``BACKENDDOWN`` while
-    it is known that there is none to be had.
+    been executed, but for those that may be sent once more (``Waiter.retry``).  These, and those that it has
+    not taken, are kept for the next one, or answered by ``BACKENDDOWN`` while it is known that there is none
+    to be had.
 
     ``call_soon`` runs a function in the event loop's next turn; ``reply_max`` bounds one reply, in bytes.
     """
@@ -35,6 +36,7 @@ class RedisLane(Lane):
         self.answered: int = 0  # replies
         self.lost: int = 0  # replies to what had been written, which will never come
         self.refused: int = 0  # replies to what had not
+        self.retried: int = 0  # replies to what was sent once more
         self.bytes_in: int = 0
         self.bytes_out: int = 0
         self._upstream: Upstream = upstream
@@ -126,8 +128,8 @@ class RedisLane(Lane):
         self._write = write
         self.flush()
 
-    def lose(self, reason: str) -> None:
-        """Give the connection up: answer with an error what it has not."""
+    def lose(self, reason: str, retry: bool) -> None:
+        """Give the connection up: answer with an error what it has not, but for what can be retried."""
         self.reason = reason
         self._write = None
         wire, missing = self._framer.abandon()
@@ -136,13 +138,23 @@ class RedisLane(Lane):
         unanswered = self._waiters[:written]
         del self._waiters[:written]
         error = errors.upstream(self._upstream.name, f"{reason}; the command may have been executed").wire
+        kept: list[Waiter] = []
+        requests: list[bytes] = []
         for waiter in unanswered:
-            failed = missing or waiter.frames
-            self.answered += waiter.frames - failed
-            self.lost += failed
-            self._answer(waiter, wire + error * failed, failed)
+            request = waiter.retry() if retry else b""
+            if request:
+                self.retried += waiter.frames
+                kept.append(waiter)
+                requests.append(request)
+            else:
+                failed = missing or waiter.frames
+                self.answered += waiter.frames - failed
+                self.lost += failed
+                self._answer(waiter, wire + error * failed, failed)
             wire = b""
             missing = 0
+        self._waiters[:0] = kept
+        self._out[:0] = requests
 
     def shut(self, reason: str) -> None:
         """Answer with an error what is sent until the next ``open``."""

@@ -2,7 +2,8 @@
 
 A lane (``backends.lanes``) is one connection for each database and RESP version that clients use.  Here it is
 connected and kept connected: the greeting (authentication, RESP version, database), attempts with growing
-pauses that need no request to go on, and a watch for an upstream that has fallen silent.
+pauses that need no request to go on, and a watch for an upstream that has fallen silent.  Where it is,
+``backends.topology`` says; when the primary is another server, all that leads to the old one is given up.
 
 Durations are milliseconds, sizes bytes.
 """
@@ -10,11 +11,15 @@ Durations are milliseconds, sizes bytes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import socket
 import ssl
-from typing import Final, NamedTuple, cast
-from urllib.parse import unquote, urlsplit
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final, cast
+from urllib.parse import quote
 
 import hiredis
 
@@ -29,12 +34,13 @@ from backends.base import (
     Upstream,
     Waiter,
 )
+from backends.breaker import Breaker
 from backends.frames import FramingError
 from backends.lanes import Call, RedisLane
+from backends.topology import Endpoint, Fixed, Sentinels, Service, Topology, parse_url
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
 
-DEFAULT_PORT: Final = 6379
 BACKOFF_MIN: Final = 50  # between the first attempt and the second
 # NATs and load balancers forget what has been silent for some minutes, and say so to nobody.
 KEEPALIVE_IDLE: Final = 60  # seconds
@@ -42,47 +48,25 @@ IDLE_MAX: Final = 16  # connections of a kind that are kept for the next client 
 LOOKS: Final = 4  # within the timeout, for progress
 
 CLOSING: Final = "redtier is shutting down"
+NOT_PRIMARY: Final = "it is not the primary any more"
+
+log: Final = logging.getLogger("redtier.upstream")
 
 
-class Endpoint(NamedTuple):
-    """Where a Redis is, and who we are there."""
-
-    host: str
-    port: int
-    path: str  # of a Unix socket, with host "" and port 0
-    tls: bool
-    user: str
-    password: str
-
-    def __str__(self) -> str:
-        if self.path:
-            return self.path
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def parse_url(url: str) -> Endpoint:
-    """``redis://user:password@host:port``, ``rediss://`` (TLS) or ``unix:///path``; %XX is decoded.
-
-    Raises ``ValueError``, which names no part of the URL: any may be a password that is written wrongly.
-    """
-    parts = urlsplit(url)
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "unix" and parts.path:
-        return Endpoint("", 0, unquote(parts.path), False, user, password)
-    if parts.scheme not in ("redis", "rediss") or not parts.hostname:
-        raise ValueError("the URL of a Redis must begin with redis://host, rediss://host or unix:///path")
-    if parts.path not in ("", "/", "/0"):
-        raise ValueError("the URL of a Redis must not name a database: each client chooses its own by SELECT")
-    tls = parts.scheme == "rediss"
-    return Endpoint(parts.hostname, parts.port or DEFAULT_PORT, "", tls, user, password)
+class Refusal(StoreError):
+    """A server that is there and answers won't serve us, or must not."""
 
 
 class RedisUpstream(Upstream):
     """A Redis server at ``url`` (see ``parse_url``); ``password`` is for a URL without one.
 
+    ``sentinel_user`` and ``sentinel_password`` are who we are at the sentinels, where ``url`` names some.
+
     ``tls_ca``, ``tls_cert`` and ``tls_key`` are paths of PEM files; "" for the system's authorities, and for
     no certificate of our own.  ``timeout`` is how long an upstream may be silent while it owes a reply, and
-    ``backoff_max`` the longest pause between two attempts to connect.  ``reply_max`` bounds one reply.
+    ``backoff_max`` the longest pause between two attempts to connect.  ``breaker_failures`` attempts and
+    requests in a row that got no answer open the breaker: see ``backends.breaker``.  With ``retry_reads``,
+    requests that only read are sent once more where their connection was lost.  ``reply_max`` bounds a reply.
     ``cache_heartbeat`` is how long it may be silent where it tells of changes, before it is taken as lost.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
@@ -94,12 +78,16 @@ class RedisUpstream(Upstream):
         url: str,
         *,
         password: str = "",
+        sentinel_user: str = "",
+        sentinel_password: str = "",
         tls_ca: str = "",
         tls_cert: str = "",
         tls_key: str = "",
         connect_timeout: int = 2000,
         timeout: int = 5000,
         backoff_max: int = 2000,
+        breaker_failures: int = 5,
+        retry_reads: bool = True,
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
         cache_heartbeat: int = 1000,
@@ -107,9 +95,37 @@ class RedisUpstream(Upstream):
         self.name = name
         self.in_flight = 0
         self._connections = 0
-        self._endpoint = parse_url(url)
-        self._password = password or self._endpoint.password
-        self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if self._endpoint.tls else None
+        self._failovers = 0
+        self._failed_attempts = 0
+        self._timeouts = 0
+        self._breaker = Breaker(breaker_failures)
+        self.retry_reads = retry_reads
+        target = parse_url(url)
+        self._user, self._password = target.user, password or target.password
+        self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if target.tls else None
+        self._topology: Topology
+        if isinstance(target, Service):
+            scheme = f"{'rediss' if target.tls else 'redis'}://"
+            user = f"{quote(sentinel_user, safe='')}@" if sentinel_user else ""
+            sentinels = [
+                RedisUpstream(
+                    f"{name}, sentinel",
+                    f"{scheme}{user}{address}",
+                    password=sentinel_password,
+                    tls_ca=tls_ca,
+                    tls_cert=tls_cert,
+                    tls_key=tls_key,
+                    connect_timeout=connect_timeout,
+                    timeout=timeout,
+                    backoff_max=backoff_max,
+                )
+                for address in target.sentinels
+            ]
+            self._topology = Sentinels(target, sentinels, self._moved)
+        else:
+            self._topology = Fixed(target)
+        self._links: set[Connection] = set()
+        self._attempts: set[asyncio.Timeout] = set()
         self.connect_timeout = connect_timeout
         self._timeout = timeout
         self.backoff_max = backoff_max
@@ -133,13 +149,14 @@ class RedisUpstream(Upstream):
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        await self._topology.close()
 
     async def ping(self) -> None:
         try:
             await self.call(0, [b"PING"])
         except CommandError as error:
             if error.code != "NOPERM":  # a user who may not PING has been answered all the same
-                raise StoreError(f"{self._endpoint} answers: {error.text}") from None
+                raise StoreError(f"{self._topology} answers: {error.text}") from None
 
     def lane(self, db: int, proto: int) -> RedisLane:
         lane = self._lanes.get((db, proto))
@@ -149,6 +166,8 @@ class RedisUpstream(Upstream):
             if self._closed:
                 lane.shut(CLOSING)
             else:
+                if self._breaker.open:
+                    lane.shut(self._breaker.reason)
                 self._keepers.append(loop.create_task(self._keep(lane, db, proto)))
         return lane
 
@@ -159,24 +178,20 @@ class RedisUpstream(Upstream):
             if not found.link.lost:
                 return found
             self._dedicated -= 1
+        if self._breaker.open:
+            raise StoreError(self._breaker.reason)
         if self._dedicated >= self._dedicated_max:
             raise StoreError(
-                f"{self._dedicated_max} clients have connections of their own to {self._endpoint}, "
+                f"{self._dedicated_max} clients have connections of their own to {self._topology}, "
                 "which is dedicated_max"
             )
-        loop = asyncio.get_running_loop()
         self._dedicated += 1
         try:
-            lane = RedisLane(self, self._reply_max, loop.call_soon)
-            async with asyncio.timeout(self.connect_timeout / 1000):
-                link = await self._connect(lane, db, proto, patient)
-        except StoreError:
+            lane = RedisLane(self, self._reply_max, asyncio.get_running_loop().call_soon)
+            link = _Link(self, lane, self.greeting(db, proto), 0 if patient else self._timeout)
+            await self.connect(link)
+        except BaseException:
             self._dedicated -= 1
-            raise
-        except BaseException as error:
-            self._dedicated -= 1
-            if isinstance(error, Exception):
-                raise StoreError(f"{self._endpoint}: {self.reason(error)}") from error
             raise
         return _Dedicated(self, lane, link, db, proto, patient)
 
@@ -211,9 +226,18 @@ class RedisUpstream(Upstream):
         return reply
 
     @property
+    def moves(self) -> bool:
+        """Whether the primary may become another server."""
+        return self._topology.moves
+
+    @property
     def state(self) -> str:
         """``up``, ``connecting``, or ``down: `` and the reason, as of the lane of our own commands."""
         return self.lane(0, 2).state
+
+    @property
+    def breaker(self) -> str:
+        return self._breaker.state
 
     def counters(self) -> Counters:
         lanes = self._lanes.values()
@@ -221,7 +245,12 @@ class RedisUpstream(Upstream):
             sum(lane.answered for lane in lanes),
             sum(lane.lost for lane in lanes),
             sum(lane.refused for lane in lanes),
+            sum(lane.retried for lane in lanes),
             self._connections,
+            self._failed_attempts,
+            self._timeouts,
+            self._breaker.opened,
+            self._failovers,
             sum(lane.bytes_in for lane in lanes),
             sum(lane.bytes_out for lane in lanes),
         )
@@ -232,71 +261,138 @@ class RedisUpstream(Upstream):
         attempt = 0
         try:
             while True:
+                failovers = self._failovers
+                link = _Link(self, lane, self.greeting(db, proto), self._timeout)
                 try:
-                    async with asyncio.timeout(self.connect_timeout / 1000):
-                        link = await self._connect(lane, db, proto)
+                    await self.reconnect(link, attempt)
                 except StoreError as error:
                     lane.shut(str(error))
-                except Exception as error:
-                    lane.shut(f"{self._endpoint}: {self.reason(error)}")
                 else:
                     since = loop.time()
                     await link.wait_lost()
-                    if (loop.time() - since) * 1000 > self.backoff_max:
-                        # It had lasted: Redis closes what is idle, or was restarted.  What is sent now waits
-                        # for the first attempt.
+                    lasted = (loop.time() - since) * 1000 > self.backoff_max
+                    if (lasted or self._failovers != failovers) and not self._breaker.open:
+                        # Redis closes what is idle, or was restarted, or another server has taken over.  What
+                        # is sent now waits for the first attempt.
                         attempt = 0
                         continue
                     lane.shut(link.reason)
-                pause = min(self.backoff_max, BACKOFF_MIN << min(attempt, 16))
-                attempt += 1
-                # Jitter, so that many proxies don't return to a restarted server all at once.
-                await asyncio.sleep(random.uniform(0.5, 1) * pause / 1000)
+                attempt = 1 if self._failovers != failovers else attempt + 1
         finally:
             lane.shut(CLOSING)
 
-    async def _connect(self, lane: RedisLane, db: int, proto: int, patient: bool = False) -> _Link:
-        """Connect and greet; raises what asyncio does, or StoreError once there is a connection."""
-        loop = asyncio.get_running_loop()
-        endpoint = self._endpoint
-        greeting = self.greeting(db, proto)
-        call = Call(len(greeting), loop.create_future())
-        link = _Link(
-            lane, endpoint, b"".join(map(encode_command, greeting)), call, 0 if patient else self._timeout
-        )
-        try:
-            transport = await self.connect(link)
-            wire, failed = await call.replies
-            # First what it said: a server that is full says so and closes.
-            for command, reply in zip(greeting, _parse(wire, len(greeting) - failed), strict=False):
-                # A user who may not PING may be all the same who was meant; and a script at work is no reason
-                # not to connect: it may be what is to be killed.
-                pinged = command[0] == b"PING" and isinstance(reply, CommandError)
-                if isinstance(reply, CommandError) and not (pinged and reply.code in ("NOPERM", "BUSY")):
-                    raise StoreError(f"{endpoint} answers: {self._censored(reply.text)}")
-            if link.lost:
-                raise StoreError(link.reason)
-        except BaseException:  # a timeout is a cancellation here
-            link.give_up("not greeted")
-            raise
-        lane.open(transport.write)
-        self._connections += 1
-        return link
+    async def reconnect(self, link: Connection, attempt: int) -> None:
+        """Connect after the pause before an attempt, of which the first has the number 0; raises StoreError.
 
-    async def connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
-        """A connection for ``protocol``, which has yet to greet."""
+        While the breaker is open, one at a time may try.
+        """
+        breaker = self._breaker
+        if not breaker.open:
+            await self._pause(attempt)
+        if breaker.open:
+            async with breaker.turn:
+                if breaker.open:
+                    await self._pause(max(attempt, 1))
+                    breaker.probing = True
+                    try:
+                        await self.connect(link)
+                    finally:
+                        breaker.probing = False
+                    return
+        await self.connect(link)
+
+    async def connect(self, link: Connection) -> None:
+        """Connect to the primary and greet it; raises StoreError."""
+        failovers = self._failovers
+        try:
+            async with asyncio.timeout(self.connect_timeout / 1000):
+                link.endpoint = await self._topology.primary()
+                async with self._until_moved():
+                    self._links.add(link)
+                    await self._open(link)
+                    await link.greeted()
+        except BaseException as error:  # a timeout is a cancellation here
+            link.give_up("not greeted")
+            self.forget(link)
+            if isinstance(error, Refusal):
+                self._breaker.worked()  # no answer that we like, but one
+            if isinstance(error, Refusal) or not isinstance(error, Exception):
+                raise
+            moved = self._failovers != failovers
+            if not isinstance(error, StoreError):
+                reason = NOT_PRIMARY if moved else self.reason(error)
+                error = StoreError(f"{link.endpoint or self._topology}: {reason}")
+            if not moved:
+                self._failed_attempts += 1
+                self._failed(str(error))
+            raise error from None
+        self._connections += 1
+        self._breaker.probed()
+
+    def timed_out(self, reason: str) -> None:
+        """A connection has been silent for too long."""
+        self._timeouts += 1
+        self._failed(reason)
+
+    def worked(self) -> None:
+        """A connection has answered more than its greeting."""
+        self._breaker.worked()
+
+    def _failed(self, reason: str) -> None:
+        before = self._breaker.opened
+        self._breaker.failed(reason)
+        if self._breaker.opened != before:
+            log.warning("backend '%s': the breaker opens: %s", self.name, reason)
+
+    def forget(self, link: Connection) -> None:
+        """It is lost."""
+        self._links.discard(link)
+
+    async def _pause(self, attempt: int) -> None:
+        """Wait before an attempt to connect, until the primary moves at most."""
+        if attempt:
+            pause = min(self.backoff_max, BACKOFF_MIN << min(attempt - 1, 16))
+            # Jitter, so that many proxies don't return to a restarted server all at once.
+            with suppress(TimeoutError):
+                async with self._until_moved(random.uniform(0.5, 1) * pause / 1000):
+                    await asyncio.get_running_loop().create_future()
+
+    def _moved(self) -> None:
+        """The primary is another server now: what leads to the old one is given up."""
+        self._failovers += 1
+        self._breaker.worked()
+        log.warning("backend '%s': the primary is %s now", self.name, self._topology)
+        for link in list(self._links):
+            link.give_up(NOT_PRIMARY, retry=True)
+        now = asyncio.get_running_loop().time()
+        for attempt in self._attempts:
+            if not attempt.expired():
+                attempt.reschedule(now)
+
+    @asynccontextmanager
+    async def _until_moved(self, within: float | None = None) -> AsyncIterator[None]:
+        """Raises TimeoutError inside when the primary moves, or after so many seconds."""
+        async with asyncio.timeout(within) as attempt:
+            self._attempts.add(attempt)
+            try:
+                yield
+            finally:
+                self._attempts.discard(attempt)
+
+    async def _open(self, link: Connection) -> None:
         loop = asyncio.get_running_loop()
-        endpoint = self._endpoint
+        endpoint = link.endpoint
+        assert endpoint is not None
         if endpoint.path:
-            return (await loop.create_unix_connection(lambda: protocol, endpoint.path))[0]
+            await loop.create_unix_connection(lambda: link, endpoint.path)
+            return
         name = endpoint.host if self._tls else None
-        transport, _ = await loop.create_connection(
-            lambda: protocol, endpoint.host, endpoint.port, ssl=self._tls, server_hostname=name
+        await loop.create_connection(
+            lambda: link, endpoint.host, endpoint.port, ssl=self._tls, server_hostname=name
         )
-        return transport
 
     def greeting(self, db: int, proto: int) -> list[Argv]:
-        user, password = self._endpoint.user.encode(), self._password.encode()
+        user, password = self._user.encode(), self._password.encode()
         greeting: list[Argv] = []
         if proto == 3:
             greeting.append([b"HELLO", b"3", *([b"AUTH", user or b"default", password] if password else [])])
@@ -304,10 +400,22 @@ class RedisUpstream(Upstream):
             greeting.append([b"AUTH", *([user] if user else []), password])
         if db:
             greeting.append([b"SELECT", b"%d" % db])
+        if self._topology.moves:
+            greeting.append([b"ROLE"])
         # Shows that somebody is there and that we may speak: a server that is loading, or wants a password,
         # answers an error.
         greeting.append([b"PING"])
         return greeting
+
+    def check(self, endpoint: Endpoint | None, command: Argv, reply: object) -> None:
+        """Raise Refusal if the reply to a command of the greeting says that we are not served here."""
+        if isinstance(reply, CommandError):
+            # A user who may not PING may be all the same who was meant; and a script at work is no reason not
+            # to connect: it may be what is to be killed.
+            if command[0] not in (b"PING", b"ROLE") or reply.code not in ("NOPERM", "BUSY"):
+                raise Refusal(f"{endpoint} answers: {self._censored(reply.text)}")
+        elif command[0] == b"ROLE" and isinstance(reply, list) and reply[0] != b"master":
+            raise Refusal(f"{endpoint} is a replica")
 
     def reason(self, error: Exception) -> str:
         """What went wrong, in a few words, for operators and clients."""
@@ -348,22 +456,38 @@ class _Dedicated(Dedicated):
         self._upstream.take_back(self, clean)
 
 
-class _Link(asyncio.Protocol):
-    """One connection of a lane, which begins with a greeting; ``timeout`` as the upstream's, 0: none."""
+class Connection(asyncio.Protocol):
+    """One to an upstream's primary, whatever it is for."""
 
-    def __init__(
-        self, lane: RedisLane, endpoint: Endpoint, greeting: bytes, waiter: Waiter, timeout: int
-    ) -> None:
+    def __init__(self) -> None:
+        self.endpoint: Endpoint | None = None  # once somebody has said where the primary is
+
+    @abstractmethod
+    async def greeted(self) -> None:
+        """Return once the greeting, sent when it is made, has been answered well; raises StoreError."""
+
+    @abstractmethod
+    def give_up(self, reason: str, retry: bool = False) -> None:
+        """Close it; only the first reason counts.  ``retry``: what it owes may be asked for once more."""
+
+
+class _Link(Connection):
+    """One connection of a lane; ``timeout`` as the upstream's, 0: none."""
+
+    def __init__(self, upstream: RedisUpstream, lane: RedisLane, greeting: list[Argv], timeout: int) -> None:
+        super().__init__()
         self.reason = ""  # why it was lost
+        self._upstream = upstream
         self._lane = lane
-        self._endpoint = endpoint
         self._greeting = greeting
-        self._waiter = waiter
+        self._call = Call(len(greeting), asyncio.get_running_loop().create_future())
         self._timeout = timeout
+        self._wary = upstream.moves
         self._transport: asyncio.Transport | None = None
         self._end = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._progress = 0
+        self._answered = 0  # replies of the lane, when they were looked at last
         self._silent = 0  # looks in a row without progress
 
     @property
@@ -377,29 +501,44 @@ class _Link(asyncio.Protocol):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if hasattr(socket, "TCP_KEEPIDLE"):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
-        self._lane.greet(self._greeting, self._waiter, transport.write)
+        self._lane.greet(b"".join(map(encode_command, self._greeting)), self._call, transport.write)
         if self._timeout:
             self._look(transport)
+
+    async def greeted(self) -> None:
+        wire, failed = await self._call.replies
+        # First what it said: a server that is full says so and closes.
+        replies = _parse(wire, len(self._greeting) - failed)
+        for command, reply in zip(self._greeting, replies, strict=False):
+            self._upstream.check(self.endpoint, command, reply)
+        if self.lost or self._transport is None:
+            raise StoreError(self.reason)
+        self._answered = self._lane.answered
+        self._lane.open(self._transport.write)
 
     def data_received(self, data: bytes) -> None:
         try:
             self._lane.feed(data)
         except FramingError as error:
             self.give_up(f"what came is no RESP: {error}")
+        if self._wary and data.startswith(b"-READONLY "):
+            self.give_up("it has become a replica")
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.give_up(_os_reason(error) if error else "the connection was closed")
+        self.give_up(_os_reason(error) if error else "the connection was closed", retry=True)
 
-    def give_up(self, reason: str) -> None:
-        """Close, and answer what is unanswered; only the first reason counts."""
+    def give_up(self, reason: str, retry: bool = False) -> None:
+        """Close, and answer what is unanswered and not to be sent once more."""
         if self.lost or self._transport is None:
             return
-        self.reason = f"{self._endpoint}: {reason}"
+        self._note_success()
+        self.reason = f"{self.endpoint}: {reason}"
         self._end.set()
+        self._upstream.forget(self)
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
-        self._lane.lose(self.reason)
+        self._lane.lose(self.reason, retry and self._upstream.retry_reads)
 
     async def wait_lost(self) -> None:
         """Return once there is a ``reason``; closes the connection when cancelled."""
@@ -408,9 +547,15 @@ class _Link(asyncio.Protocol):
         finally:
             self.give_up(CLOSING)
 
+    def _note_success(self) -> None:
+        if self._answered and self._lane.answered != self._answered:
+            self._answered = self._lane.answered
+            self._upstream.worked()
+
     def _look(self, transport: asyncio.Transport) -> None:
         """See to it that an upstream which owes a reply makes progress, in either direction."""
         lane = self._lane
+        self._note_success()
         progress = lane.bytes_in + lane.bytes_out - transport.get_write_buffer_size()
         if progress != self._progress or not lane.waiting:
             self._progress = progress
@@ -419,7 +564,9 @@ class _Link(asyncio.Protocol):
             # Looks are counted and not the time: if it was we who stood still, the upstream is not to blame.
             self._silent += 1
         if self._silent == LOOKS:
-            self.give_up(f"no answer within {self._timeout} ms")
+            reason = f"no answer within {self._timeout} ms"
+            self._upstream.timed_out(f"{self.endpoint}: {reason}")
+            self.give_up(reason)
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._timeout / LOOKS / 1000, self._look, transport)

@@ -9,18 +9,21 @@ from typing import cast
 import hiredis
 
 from backends.base import StoreError
+from backends.redis import Connection, RedisUpstream
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
 
 
-class Listener(asyncio.Protocol):
-    """One connection; it begins with a greeting, of whose replies only errors matter."""
+class Listener(Connection):
+    """One connection, which begins with a greeting."""
 
-    def __init__(self, greeting: list[Argv]) -> None:
+    def __init__(self, upstream: RedisUpstream, greeting: list[Argv]) -> None:
+        super().__init__()
         loop = asyncio.get_running_loop()
-        self.greeted: asyncio.Future[None] = loop.create_future()
+        self._greeted: asyncio.Future[None] = loop.create_future()
+        self._upstream = upstream
         self._greeting = greeting
-        self._answered = 0  # of the greeting
+        self._unanswered = greeting[::-1]
         self._reader = hiredis.Reader(replyError=CommandError)
         self._transport: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] = loop.create_future()
@@ -45,14 +48,10 @@ class Listener(asyncio.Protocol):
             self._lose(error)
 
     def _take(self, reply: object) -> None:
-        if self._answered < len(self._greeting):
-            command = self._greeting[self._answered][0]
-            # A user who may not PING may be all the same who was meant.
-            if isinstance(reply, CommandError) and (command != b"PING" or reply.code != "NOPERM"):
-                raise reply
-            self._answered += 1
-            if self._answered == len(self._greeting) and not self.greeted.done():
-                self.greeted.set_result(None)
+        if self._unanswered:
+            self._upstream.check(self.endpoint, self._unanswered.pop(), reply)
+            if not self._unanswered and not self._greeted.done():
+                self._greeted.set_result(None)
         elif isinstance(reply, CommandError):
             raise reply
         else:
@@ -62,8 +61,11 @@ class Listener(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(encode_command(list(argv)))
 
+    async def greeted(self) -> None:
+        await self._greeted
+
     async def watch(self, every: float) -> None:
-        """Return by raising what ended the connection, a silence of ``every`` seconds too."""
+        """Return by raising what ended the connection; a silence of ``every`` seconds does too."""
         while True:
             self._heard = False
             self.send(b"PING")
@@ -77,13 +79,17 @@ class Listener(asyncio.Protocol):
         self._lose(error or ConnectionResetError("the connection was closed"))
 
     def _lose(self, error: Exception) -> None:
-        for future in (self.greeted, self._lost):
+        for future in (self._greeted, self._lost):
             if not future.done():
                 future.set_exception(error)
         self._lost.exception()  # is told once, by whoever awaits it
-        self.greeted.exception()
+        self._greeted.exception()
         self.close()
 
+    def give_up(self, reason: str, retry: bool = False) -> None:
+        self._lose(StoreError(f"{self.endpoint}: {reason}"))
+
     def close(self) -> None:
+        self._upstream.forget(self)
         if self._transport is not None:
             self._transport.abort()

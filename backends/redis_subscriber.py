@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from typing import Final
 
 from backends.base import Message, StoreError, Subscriber, Subscription
-from backends.redis import BACKOFF_MIN, RedisUpstream
+from backends.redis import RedisUpstream
 from backends.redis_listener import Listener
-from proxy.resp import Argv
 
 log = logging.getLogger("redtier.subscriber")
 
@@ -75,11 +73,9 @@ class RedisSubscriber(Subscriber):
         upstream = self._upstream
         attempt = 0
         while True:
-            link = _Link(self, self._message, upstream.greeting(0, 2))
+            link = _Link(self, upstream, self._message)
             try:
-                async with asyncio.timeout(upstream.connect_timeout / 1000):
-                    await upstream.connect(link)
-                    await link.greeted
+                await upstream.reconnect(link, attempt)
                 self._link = link
                 attempt = 0
                 for name in self._wanted:
@@ -90,9 +86,7 @@ class RedisSubscriber(Subscriber):
             finally:
                 self._link = None
                 link.close()
-            pause = min(upstream.backoff_max, BACKOFF_MIN << min(attempt, 16))
             attempt += 1
-            await asyncio.sleep(random.uniform(0.5, 1) * pause / 1000)
 
     def took(self, name: Subscription) -> None:
         """The upstream says that we are subscribed."""
@@ -102,8 +96,10 @@ class RedisSubscriber(Subscriber):
 
 
 class _Link(Listener):
-    def __init__(self, subscriber: RedisSubscriber, message: Message, greeting: list[Argv]) -> None:
-        super().__init__(greeting)
+    """The connection of a subscriber."""
+
+    def __init__(self, subscriber: RedisSubscriber, upstream: RedisUpstream, message: Message) -> None:
+        super().__init__(upstream, upstream.greeting(0, 2))
         self._subscriber = subscriber
         self._message = message
 

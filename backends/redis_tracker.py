@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 
 from hiredis import PushNotification
 
 from backends.base import Invalidations, Tracker
-from backends.redis import BACKOFF_MIN, RedisUpstream
+from backends.redis import RedisUpstream
 from backends.redis_listener import Listener
 from proxy.resp import Argv
 
@@ -45,11 +44,9 @@ class RedisTracker(Tracker):
         upstream = self._upstream
         attempt = 0
         while True:
-            link = _Link([*upstream.greeting(0, 3), self._tracking], self._told)
+            link = _Link(upstream, [*upstream.greeting(0, 3), self._tracking], self._told)
             try:
-                async with asyncio.timeout(upstream.connect_timeout / 1000):
-                    await upstream.connect(link)
-                    await link.greeted
+                await upstream.reconnect(link, attempt)
                 self._told.began()
                 attempt = 0
                 await link.watch(self._heartbeat / 1000)
@@ -59,14 +56,12 @@ class RedisTracker(Tracker):
             finally:
                 link.close()
                 self._told.ended()
-            pause = min(upstream.backoff_max, BACKOFF_MIN << min(attempt, 16))
             attempt += 1
-            await asyncio.sleep(random.uniform(0.5, 1) * pause / 1000)
 
 
 class _Link(Listener):
-    def __init__(self, greeting: list[Argv], told: Invalidations) -> None:
-        super().__init__(greeting)
+    def __init__(self, upstream: RedisUpstream, greeting: list[Argv], told: Invalidations) -> None:
+        super().__init__(upstream, greeting)
         self._told = told
 
     def take(self, reply: object) -> None:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from proxy.options import (
+    SENTINEL_SCHEMES,
     Address,
     Count,
     CountOrZero,
@@ -181,12 +182,16 @@ class RedisBackend(BackendConfig):
     type: ClassVar[str] = "redis"
     url: RedisUrl = Secret("redis://127.0.0.1:6379")
     password: Password = Secret()
+    sentinel_user: Text = ""
+    sentinel_password: Password = Secret()
     tls_ca: File = ""
     tls_cert: File = ""
     tls_key: File = ""
     connect_timeout: Timeout = duration("2s")
     timeout: Timeout = duration("5s")
     backoff_max: Timeout = duration("2s")
+    breaker_failures: Count = 5
+    retry_reads: bool = True
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")
 
@@ -195,8 +200,13 @@ class RedisBackend(BackendConfig):
         if self.password and url.password:
             yield "password", "must not be given, since url has one"
         for option in ("tls_ca", "tls_cert", "tls_key"):
-            if getattr(self, option) and url.scheme != "rediss":
+            if getattr(self, option) and not url.scheme.startswith("rediss"):
                 yield option, "has no effect unless url is rediss://"
+        for option in ("sentinel_user", "sentinel_password"):
+            if getattr(self, option) and not self.url.startswith(SENTINEL_SCHEMES):
+                yield option, "has no effect unless url is redis+sentinel://"
+        if self.sentinel_user and not self.sentinel_password:
+            yield "sentinel_password", "must be given, since sentinel_user is"
         if bool(self.tls_cert) != bool(self.tls_key):
             yield ("tls_key", "tls_cert")[not self.tls_cert], "must be given, since its counterpart is"
 

@@ -599,6 +599,8 @@ class Dispatcher(FastPath):
         slot.size = len(frames)
         if slot.load is not None:
             slot.load.bytes += slot.size
+        if not slot.writes:
+            slot.request = frames
         lane.send(frames, slot)
 
     # Errors

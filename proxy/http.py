@@ -100,10 +100,12 @@ class Endpoints:
         """All backends and their state, as JSON; 200 if all are up, else 503."""
         states = await self._states()
         ready = all(state == "up" for state in states.values())
-        backends = [
-            {"name": home.name, "type": home.type, "state": states[home.name]}
-            for home in self._source.homes.values()
-        ]
+        backends = []
+        for home in self._source.homes.values():
+            facts = {"name": home.name, "type": home.type, "state": states[home.name]}
+            if isinstance(home, UpstreamHome):
+                facts["breaker"] = home.upstream.breaker
+            backends.append(facts)
         return web.json_response({"ready": ready, "backends": backends}, status=200 if ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -80,6 +80,7 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         "backend",
         {home.name: home for home in homes},
         (Gauge, "redtier_backend_in_flight", "Commands that wait for the backend.", lambda h: h.in_flight),
+        (Gauge, "redtier_backend_in_flight_bytes", "Size of their requests.", lambda h: h.load.bytes),
     )
     yield from _each(
         "backend",
@@ -103,8 +104,38 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     )
     yield from _each(
         "backend",
+        {home.name: home.upstream for home in homes if isinstance(home, UpstreamHome)},
+        (Gauge, "redtier_upstream_breaker_open", "Whether the breaker is.", lambda u: u.breaker != "closed"),
+    )
+    yield from _each(
+        "backend",
         {home.name: home.upstream.counters() for home in homes if isinstance(home, UpstreamHome)},
         (Counter, "redtier_upstream_connections", "Connections made.", lambda c: c.connections),
+        (
+            Counter,
+            "redtier_upstream_failed_attempts",
+            "Attempts to connect, no answer.",
+            lambda c: c.failed_attempts,
+        ),
+        (
+            Counter,
+            "redtier_upstream_timeouts",
+            "Connections given up: no answer in time.",
+            lambda c: c.timeouts,
+        ),
+        (
+            Counter,
+            "redtier_upstream_breaker_opened",
+            "Times that the breaker opened.",
+            lambda c: c.breaker_opened,
+        ),
+        (Counter, "redtier_upstream_retried", "Reads sent once more.", lambda c: c.retried),
+        (
+            Counter,
+            "redtier_upstream_failovers",
+            "Moves of the primary to another server.",
+            lambda c: c.failovers,
+        ),
         (Counter, "redtier_upstream_replies", "Replies received.", lambda c: c.answered),
         (Counter, "redtier_upstream_lost", "Replies lost with a connection.", lambda c: c.lost),
         (Counter, "redtier_upstream_refused", "Requests refused: no connection.", lambda c: c.refused),

@@ -308,8 +308,9 @@ class NearReplies(Invalidations):
             self.drop(key)
 
     def ended(self) -> None:
-        self.live = False
-        self.drop_all()
+        if self.live:
+            self.live = False
+            self.drop_all()
 
 
 class Planned(Waiter):

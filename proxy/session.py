@@ -122,6 +122,7 @@ class Slot(Waiter):
         self.proto: int = session.proto
         self.size: int = 0  # bytes of its requests
         self.load: Load | None = None  # where they are counted
+        self.request: bytes = b""  # its requests, where they only read and have not been retried
         self.tally: Tally | None = None  # where its time is to be counted
         self.timing: Timing | None = None  # and where by command: the first one of a run
         self.others: list[Timing] | None = None  # those of the run that are other commands
@@ -138,6 +139,12 @@ class Slot(Waiter):
             if self.tally is not None:
                 self.tally.errors += failed
         self._ready(wire)
+
+    def retry(self) -> bytes:
+        request = self.request
+        self.request = b""
+        # A read that is sent again must not see what its client wrote after it.
+        return b"" if self.session.write_count else request
 
     def resolve(self, reply: Reply) -> None:
         if isinstance(reply, CommandError):

@@ -318,6 +318,8 @@ def test_no_repr_shows_a_secret() -> None:
         '[backends.hot]\ntype = "redis"\nurl = "redis://u:[hunter2@x"',
         '[backends.hot]\ntype = "redis"\nurl = "redis://:a#hunter2@x"',
         '[backends.hot]\ntype = "redis"\nurl = "redis+cluster://:hunter2@x"',
+        '[backends.hot]\ntype = "redis"\nurl = "redis+sentinel://:hunter2@x"',
+        '[backends.hot]\ntype = "redis"\nurl = "redis+sentinel://:x/hunter2@x/s"',
         '[backends.hot]\ntype = "redis"\nurl = "redis://:hunter2@x"\npassword = "hunter2"',
         '[backends.hot]\ntype = "postgres"\nurl = "mysql://u:hunter2@x"',
         '[backends.hot]\ntype = "postgres"\nlisten_url = "u:hunter2@x"',
@@ -481,8 +483,45 @@ url = "redis://h/3"
 
 [backends.a]
 type = "redis"
+url = "redis+cluster://h"
+=> [backends.a] url: Redis Cluster is not available in this version; must be redis://, rediss://, unix:// or redis+sentinel://
+
+[backends.a]
+type = "redis"
+url = "redis+sentinel://h"
+=> [backends.a] url: must be a URL such as redis+sentinel://user:password@host:26379,host:26379/service, special characters written as %XX
+
+[backends.a]
+type = "redis"
+url = "redis+sentinel://h:1,:2/mymaster"
+=> [backends.a] url: must be a URL such as redis+sentinel://user:password@host:26379,host:26379/service, special characters written as %XX
+
+[backends.a]
+type = "redis"
+url = "redis+sentinel://h:65536/mymaster"
+=> [backends.a] url: must be a URL such as redis+sentinel://user:password@host:26379,host:26379/service, special characters written as %XX
+
+[backends.a]
+type = "redis"
+url = "redis+sentinel://u:p@h:1,[::1]:2/mymaster?db=1"
+=> [backends.a] url: must be a URL such as redis+sentinel://user:password@host:26379,host:26379/service, special characters written as %XX
+
+[backends.a]
+type = "redis"
+url = "redis+sentinel://:x@h/mymaster"
+password = "y"
+=> [backends.a] password: must not be given, since url has one
+
+[backends.a]
+type = "redis"
+sentinel_password = "y"
+=> [backends.a] sentinel_password: has no effect unless url is redis+sentinel://
+
+[backends.a]
+type = "redis"
 url = "redis+sentinel://h/mymaster"
-=> [backends.a] url: Redis Cluster and Sentinel are not available in this version; must be redis://, rediss:// or unix://
+sentinel_user = "u"
+=> [backends.a] sentinel_password: must be given, since sentinel_user is
 
 [backends.a]
 type = "redis"

@@ -75,6 +75,17 @@ class Watched(RedtierServer):
         assert answer["ready"] == (status == 200)
         return status, {backend["name"]: backend["state"] for backend in answer["backends"]}
 
+    def breaker(self) -> tuple[str, str, float]:
+        """The state of the Redis' breaker, as /readyz, INFO and /metrics tell it."""
+        [state] = [
+            each["breaker"] for each in json.loads(self.get("/readyz")[2])["backends"] if "breaker" in each
+        ]
+        with self.client() as client:
+            [told] = [
+                tier["breaker"] for tier in client.info("tiers").values() if tier.get("type") == "redis"
+            ]
+        return state, told, self.scrape()["redtier_upstream_breaker_open{backend=main}"]
+
     def scrape(self) -> dict[str, float]:
         """The value of each sample, by its name and labels: ``redtier_errors_total{code=ERR}``."""
         status, _, body = self.get("/metrics")
@@ -117,7 +128,7 @@ class TestReadiness:
             "backends": [
                 {"name": "hot", "type": "memory", "state": "up"},
                 {"name": "local", "type": "sqlite", "state": "up"},
-                {"name": "main", "type": "redis", "state": "up"},
+                {"name": "main", "type": "redis", "state": "up", "breaker": "closed"},
             ],
         }
 
@@ -132,9 +143,12 @@ class TestReadiness:
             assert states["main"].startswith(f"down: 127.0.0.1:{upstream.port}: ")
             assert server.scrape()["redtier_backend_up{backend=main,type=redis}"] == 0
             assert server.get("/healthz")[0] == 200
+            wait_until(lambda: server.breaker() != ("closed", "closed", 0))
+            assert server.scrape()["redtier_upstream_breaker_opened_total{backend=main}"] == 1
             upstream.start()
             wait_until(lambda: server.readiness()[0] == 200)
             assert server.scrape()["redtier_backend_up{backend=main,type=redis}"] == 1
+            assert server.breaker() == ("closed", "closed", 0)
 
     def test_ends_when_a_backend_is_not_there_at_the_start(self) -> None:
         with Watched(free_port()) as server:

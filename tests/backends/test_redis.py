@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from backends.base import StoreError, Waiter
-from backends.redis import Endpoint, RedisUpstream, parse_url
+from backends.redis import RedisUpstream
+from backends.topology import Endpoint, Service, parse_url
 from proxy.errors import CommandError
 from proxy.resp import encode_command
 from tests.rawclient import RawClient
@@ -186,14 +187,23 @@ async def test_counters_and_state(upstream: RedisUpstream) -> None:
         ("rediss://u:p%40%3A@redis.example:7000/0", Endpoint("redis.example", 7000, "", True, "u", "p@:")),
         ("redis://:secret@[::1]:1", Endpoint("::1", 1, "", False, "", "secret")),
         ("unix://u:p@/run/a%20b.sock", Endpoint("", 0, "/run/a b.sock", False, "u", "p")),
+        ("redis+sentinel://a/main", Service("main", ("a:26379",), False, "", "")),
+        (
+            "rediss+sentinel://u:p%40%2F@a:1,[::1]:2/the%20main",
+            Service("the main", ("a:1", "[::1]:2"), True, "u", "p@/"),
+        ),
     ],
 )
-def test_urls(url: str, endpoint: Endpoint) -> None:
+def test_urls(url: str, endpoint: Endpoint | Service) -> None:
     assert parse_url(url) == endpoint
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://", "http://host", "unix://", "redis://u:secret@host/3", "redis://h:x"]
+    "url",
+    [
+        *("redis://", "http://host", "unix://", "redis://u:secret@host/3", "redis://h:x"),
+        *("redis+sentinel://u:secret@h", "redis+sentinel://:secret@h:1,/main", "redis+sentinel://h:x/main"),
+    ],
 )
 def test_urls_that_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"^(?!.*secret)"):

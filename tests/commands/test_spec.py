@@ -367,6 +367,12 @@ def test_a_row_that_does_not_fit_fails_at_load(name: str, wrong: Row, message: s
     assert str(caught.value).startswith(message)
 
 
+def test_what_may_share_a_connection_and_only_reads_is_flagged_readonly() -> None:
+    """Else it would be sent once more where its connection was lost."""
+    shared = [each for each in SPECS.values() if each.forwardable and not each.write]
+    assert [each.title for each in shared if not each.flags & spec.READONLY] == []
+
+
 def handler(keyspace: object, argv: list[bytes]) -> None: ...
 
 

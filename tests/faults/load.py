@@ -46,9 +46,10 @@ class Client:
         requests = [encode_command([_bytes(word) for word in argv]) for argv in commands]
         self.writer.write(b"".join(requests))
         async with asyncio.timeout(TIMEOUT):
-            return [await self._reply() for _ in requests]
+            return [await self.reply() for _ in requests]
 
-    async def _reply(self) -> Any:
+    async def reply(self) -> Any:
+        """The next reply, or message."""
         while (reply := self.parser.gets()) is False:
             data = await self.reader.read(1 << 20)
             if not data:
