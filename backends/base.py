@@ -364,7 +364,6 @@ class Upstream:
         """Run one command for ourselves and return its parsed reply (RESP2 values: bytes, int, list,
         None).  Raises CommandError for an error reply, StoreError when there was none."""
 
-    @property
     @abstractmethod
     def breaker(self) -> str:
         """``closed``, ``open`` (nobody tries to connect), or ``half-open`` (somebody finds out)."""

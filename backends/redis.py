@@ -235,7 +235,6 @@ class RedisUpstream(Upstream):
         """``up``, ``connecting``, or ``down: `` and the reason, as of the lane of our own commands."""
         return self.lane(0, 2).state
 
-    @property
     def breaker(self) -> str:
         return self._breaker.state
 
@@ -268,6 +267,7 @@ class RedisUpstream(Upstream):
                 except StoreError as error:
                     lane.shut(str(error))
                 else:
+                    failovers = self._failovers
                     since = loop.time()
                     await link.wait_lost()
                     lasted = (loop.time() - since) * 1000 > self.backoff_max

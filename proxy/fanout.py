@@ -41,6 +41,13 @@ class Part(Waiter):
         self.names: list[bytes] = []
         self.places: list[int] = []  # which of the command's keys are here
         self.reply: Reply = None
+        self.retried: bool = False
+
+    def retry(self) -> bytes:
+        if self.retried or self.split.spec.write or self.split.session.write_count:
+            return b""
+        self.retried = True
+        return encode_command(self.argv)
 
     def done(self, wire: bytes, failed: int) -> None:
         self.resolve(parse_reply(wire))

@@ -104,7 +104,7 @@ class Endpoints:
         for home in self._source.homes.values():
             facts = {"name": home.name, "type": home.type, "state": states[home.name]}
             if isinstance(home, UpstreamHome):
-                facts["breaker"] = home.upstream.breaker
+                facts["breaker"] = home.upstream.breaker()
             backends.append(facts)
         return web.json_response({"ready": ready, "backends": backends}, status=200 if ready else 503)
 

@@ -396,7 +396,7 @@ def _tier(source: InfoSource, home: Home) -> str:
             "expired": home.expired,
         }
     elif isinstance(home, UpstreamHome):
-        counters |= {"breaker": home.upstream.breaker, **home.upstream.counters()._asdict()}
+        counters |= {"breaker": home.upstream.breaker(), **home.upstream.counters()._asdict()}
         near = home.near
         if near is not None:
             counters |= {

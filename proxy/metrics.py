@@ -105,7 +105,12 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     yield from _each(
         "backend",
         {home.name: home.upstream for home in homes if isinstance(home, UpstreamHome)},
-        (Gauge, "redtier_upstream_breaker_open", "Whether the breaker is.", lambda u: u.breaker != "closed"),
+        (
+            Gauge,
+            "redtier_upstream_breaker_open",
+            "Whether the breaker is.",
+            lambda u: u.breaker() != "closed",
+        ),
     )
     yield from _each(
         "backend",

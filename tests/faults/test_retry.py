@@ -24,8 +24,11 @@ class Place:
             "url": f"redis://127.0.0.1:{self.network.port}",
             "backoff_max": "1ms",  # what has lasted longer is not lost at once
         }
+        tables = {"backends.hot": {"type": "memory"}}
         self.redtiers = [
-            stack.enter_context(RedtierServer(toml({"backends.main": options | more}, {"": "main"})))
+            stack.enter_context(
+                RedtierServer(toml(tables | {"backends.main": options | more}, {"": "main", "short:": "hot"}))
+            )
             for more in ({}, {"retry_reads": False})
         ]
 
@@ -51,7 +54,7 @@ class Place:
 
     def retried(self, redtier: RedtierServer) -> int:
         with redtier.client() as client:
-            fields = client.info("tiers")["tier0"]
+            [fields] = [tier for tier in client.info("tiers").values() if tier.get("type") == "redis"]
         return int(fields["retried"])
 
 
@@ -105,6 +108,14 @@ def test_a_read_after_a_lost_write_says_what_became_of_it(place: Place, redtier:
     lost, read = place.lose(redtier, ["INCR a"], ["GET a"])
     assert lost.startswith(LOST)
     assert read == b"$1\r\n2\r\n"
+
+
+def test_a_part_of_a_read_of_several_backends_is_retried(place: Place, redtier: RedtierServer) -> None:
+    before = place.retried(redtier)
+    assert place.lose(redtier, ["MGET a short:none b"]) == [b"*3\r\n$1\r\n1\r\n$-1\r\n$1\r\n2\r\n"]
+    [lost] = place.lose(redtier, ["DEL a short:none b"])
+    assert lost.startswith(LOST)
+    assert place.retried(redtier) == before + 1
 
 
 def test_reads_are_not_retried_where_the_configuration_says_so(place: Place, redtier: RedtierServer) -> None:
