@@ -44,6 +44,8 @@ from proxy.options import (
     size,
 )
 
+pytestmark = pytest.mark.once  # nothing of it is compiled
+
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
 BASE = """

@@ -11,6 +11,8 @@ from proxy.errors import CommandError
 from proxy.rewrite import rewrite, rewritten
 from tests.servers import ROOT, RedtierServer
 
+pytestmark = pytest.mark.once  # nothing of it is compiled
+
 FILE = """\
 # Ours.
 [server]

@@ -16,6 +16,8 @@ import backends
 import proxy
 from tests.servers import ROOT, TREE
 
+pytestmark = pytest.mark.once  # nothing of it is run
+
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 COMPILED: list[str] = PROJECT["tool"]["redtier"]["compiled"]
 

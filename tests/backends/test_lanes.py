@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from backends.lanes import Call, RedisLane
+from backends.base import Waiter
+from backends.lanes import RedisLane
 from tests.upstreams import LOST, Connect
 
 
-class Request(Call):
+class Request(Waiter):
     """One request; ``reads``: it may be sent once more."""
 
     def __init__(self, name: bytes, reads: bool) -> None:
-        super().__init__(1, asyncio.get_running_loop().create_future())
+        super().__init__(1)
+        self.reply = b""
         self.name = name
         self.again = name if reads else b""
 
@@ -20,9 +20,12 @@ class Request(Call):
         again, self.again = self.again, b""
         return again
 
-    @property
-    def reply(self) -> bytes:
-        return self.replies.result()[0]
+    def done(self, wire: bytes, failed: int) -> None:
+        assert not self.reply
+        self.reply = wire
+
+    def resolve(self, reply: object) -> None:
+        raise TypeError("a lane answers in frames")
 
 
 class Wire:

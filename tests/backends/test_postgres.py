@@ -35,6 +35,8 @@ from proxy.clock import Clock, ManualClock
 from tests.faultproxy import Direction, FaultProxy
 from tests.servers import PgBouncer, PostgresServer, eventually, free_port
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 NewStore = Callable[..., Awaitable[PostgresStore]]

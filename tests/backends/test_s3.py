@@ -33,6 +33,8 @@ from tests.faultproxy import Direction, FaultProxy
 from tests.s3 import BUCKET, new_store, place, raw_client
 from tests.servers import MotoServer, S3Server, SwiftServer, eventually, free_port
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 A, B = Key(0, b"long:a"), Key(0, b"long:b")
 HOUR = 3_600_000
 

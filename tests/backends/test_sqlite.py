@@ -222,6 +222,8 @@ from backends.base import Change, Key, Op, Record
 from backends.sqlite import SqliteStore
 from proxy.clock import Clock
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 async def main():
     store = SqliteStore("local", sys.argv[1], Clock())
     await store.open()

@@ -17,6 +17,8 @@ from redis.exceptions import LockError, LockNotOwnedError
 from tests.homes import PREFIXES
 from tests.servers import wait_until
 
+pytestmark = pytest.mark.once
+
 EACH = pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 IN_ONE_STEP = ("memory", "redis", "postgres", "sqlite")  # where several keys can be changed in one
 

@@ -107,7 +107,7 @@ def test_killed_twice_while_keys_change_it_ends_with_both_sides_equal(
         with writing(first_redis, 4000) as stop_writing:
             reached = 0
             for _ in range(2):
-                process = copies.start(*arguments, "--rate", "2000")
+                process = copies.start(*arguments, "--rate", "500")
 
                 def is_further(than: int = reached) -> bool:
                     state = copies.state()

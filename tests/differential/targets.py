@@ -150,7 +150,7 @@ LONG = bool(os.environ.get("REDTIER_LONG"))
 
 def session(name: str, proto: int) -> ParameterSet:
     """What is a backend's own affair, and not compiled, need not be asked twice."""
-    once = name in ("postgres", "redis", "near", "s3", "mixed") and not LONG
+    once = name in ("sqlite", "postgres", "redis", "near", "s3", "mixed") and not LONG
     return pytest.param(name, proto, marks=pytest.mark.once if once else ())
 
 
