@@ -1,8 +1,9 @@
 # One door to everything: each target first installs what it needs, which is quick when all is there.
 #
 #   make serve   run redtier as it is without a configuration; ARGS="--config my.toml" for another
-#   make test    the suite on the compiled tree, then what is compiled once more as plain Python; WORKERS=1 for
-#                one test at a time, ARGS="tests/test_serve.py -k tls" for some of them
+#   make test    the suite on the compiled tree, then what tests compiled modules once more as plain Python, but
+#                for clients and faults; WORKERS=1 for one test at a time, ARGS="tests/test_serve.py -k tls" for
+#                some of them
 #   make test-long   the same with ten times as many generated sequences, every target in every protocol
 #   make check   format, lint, types, layers
 #   make bench   what parts of redtier cost, redtier side by side with other servers, and its other promises
@@ -31,7 +32,7 @@ serve: build
 test: build servers .venv/dev .venv/clients tests/node/node_modules
 ifeq ($(TREE),compiled)
 	REDTIER_TREE=compiled $(TESTS) -m 'not plain'
-	REDTIER_TREE=plain $(TESTS) -m 'not once'
+	REDTIER_TREE=plain $(TESTS) -m 'not once' --ignore=tests/clients --ignore=tests/faults
 else
 	REDTIER_TREE=plain $(TESTS)
 endif
@@ -51,6 +52,7 @@ bench: build servers .venv/bench
 	PYTHONPATH=. $(BIN)/python -P -m bench.versus
 	PYTHONPATH=. $(BIN)/python -P -m bench.families
 	PYTHONPATH=. $(BIN)/python -P -m bench.stalls
+	PYTHONPATH=. $(BIN)/python -P -m bench.near
 	PYTHONPATH=. $(BIN)/python -P -m bench.chat
 	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.copy
 

@@ -20,6 +20,8 @@ from backends.base import Change, Key, Op, Record, StoreError, Want
 from backends.sqlite import SqliteStore
 from proxy.clock import ManualClock
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 A, B = Key(0, b"a"), Key(0, b"b")
 
 
@@ -221,8 +223,6 @@ import asyncio, itertools, sys
 from backends.base import Change, Key, Op, Record
 from backends.sqlite import SqliteStore
 from proxy.clock import Clock
-
-pytestmark = pytest.mark.once  # what keeps it is not compiled
 
 async def main():
     store = SqliteStore("local", sys.argv[1], Clock())
