@@ -7,6 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -127,9 +128,21 @@ class HandlerTarget(Target):
         return command.handler(keyspace, argv)
 
 
+@cache
+def one_backend() -> HandlerTarget:
+    """For all sequences: to make one takes as long as to play ten requests."""
+    return HandlerTarget(2)
+
+
 @asynccontextmanager
 async def handlers(proto: int) -> AsyncIterator[HandlerTarget]:
-    yield HandlerTarget(proto)
+    target = one_backend()
+    target.proto = proto
+    target.db = 0
+    for db, keyspace in enumerate(target.backend.keyspaces):
+        if keyspace.database.count:
+            target.backend.clear(db)
+    yield target
 
 
 HANDLERS = "handlers"
