@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import abstractmethod
 from typing import cast
 
@@ -12,6 +13,61 @@ from backends.base import StoreError
 from backends.redis import Connection, RedisUpstream
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
+
+log = logging.getLogger("redtier.listener")
+
+
+class Keeper:
+    """Keeps one such connection, from ``keep`` on.
+
+    ``every`` is how many seconds it may be silent; ``without`` says for the log what there is not without it.
+    """
+
+    def __init__(self, upstream: RedisUpstream, every: float, without: str) -> None:
+        self.upstream = upstream
+        self._every = every
+        self._without = without
+        self._work: asyncio.Task[None] | None = None
+
+    @abstractmethod
+    def listener(self) -> Listener:
+        """A new connection, which is yet to be made."""
+
+    @abstractmethod
+    def began(self, listener: Listener) -> None:
+        """It is there."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """It is not there, or not any more."""
+
+    def keep(self) -> None:
+        if self._work is None:
+            self._work = asyncio.get_running_loop().create_task(self._keep())
+
+    async def close(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        """Connect again and again, until cancelled."""
+        upstream = self.upstream
+        attempt = 0
+        while True:
+            listener = self.listener()
+            try:
+                await upstream.reconnect(listener, attempt)
+                attempt = 0
+                self.began(listener)
+                await listener.watch(self._every)
+            except Exception as error:
+                if attempt == 0:  # it is tried again and again: once tells it
+                    log.warning("backend '%s': %s: %s", upstream.name, self._without, upstream.reason(error))
+            finally:
+                self.ended()
+                listener.close()
+            attempt += 1
 
 
 class Listener(Connection):

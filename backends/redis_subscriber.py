@@ -7,14 +7,11 @@ What was published in between is lost, as it is for any subscriber of Redis whos
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
 from backends.base import Message, StoreError, Subscriber, Subscription
 from backends.redis import RedisUpstream
-from backends.redis_listener import Listener
-
-log = logging.getLogger("redtier.subscriber")
+from backends.redis_listener import Keeper, Listener
 
 PING_EVERY: Final = 15.0  # seconds: so often an upstream must show that it is there
 
@@ -25,15 +22,14 @@ UNDO: Final = {
 }
 
 
-class RedisSubscriber(Subscriber):
+class RedisSubscriber(Keeper, Subscriber):
     """What is wanted of one upstream, and the connection that brings it."""
 
     def __init__(self, upstream: RedisUpstream, message: Message) -> None:
-        self._upstream = upstream
+        super().__init__(upstream, PING_EVERY, "no subscriptions")
         self._message = message
         self._wanted: dict[Subscription, asyncio.Future[None]] = {}  # done once the upstream has said so
-        self._link: _Link | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._link: Listener | None = None
 
     async def want(self, names: list[Subscription]) -> None:
         """Subscribe, and return when it is so; raises StoreError where the upstream can't be asked now."""
@@ -41,13 +37,12 @@ class RedisSubscriber(Subscriber):
         new = [name for name in names if name not in self._wanted]
         for name in new:
             self._wanted[name] = loop.create_future()
-        if self._keeper is None:
-            self._keeper = loop.create_task(self._keep())
+        self.keep()
         if self._link is not None:
             for name in new:
                 self._link.send(name.command, name.name)
         try:
-            async with asyncio.timeout(self._upstream.connect_timeout / 1000):
+            async with asyncio.timeout(self.upstream.connect_timeout / 1000):
                 for name in names:
                     await asyncio.shield(self._wanted[name])
         except TimeoutError:
@@ -63,30 +58,16 @@ class RedisSubscriber(Subscriber):
             if self._link is not None:
                 self._link.send(UNDO[name.command], name.name)
 
-    async def close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+    def listener(self) -> Listener:
+        return _Link(self, self._message)
 
-    async def _keep(self) -> None:
-        """Connect again and again, until cancelled."""
-        upstream = self._upstream
-        attempt = 0
-        while True:
-            link = _Link(self, upstream, self._message)
-            try:
-                await upstream.reconnect(link, attempt)
-                self._link = link
-                attempt = 0
-                for name in self._wanted:
-                    link.send(name.command, name.name)
-                await link.watch(PING_EVERY)
-            except Exception as error:
-                log.warning("backend '%s': no subscriptions: %s", upstream.name, upstream.reason(error))
-            finally:
-                self._link = None
-                link.close()
-            attempt += 1
+    def began(self, listener: Listener) -> None:
+        self._link = listener
+        for name in self._wanted:
+            listener.send(name.command, name.name)
+
+    def ended(self) -> None:
+        self._link = None
 
     def took(self, name: Subscription) -> None:
         """The upstream says that we are subscribed."""
@@ -98,8 +79,8 @@ class RedisSubscriber(Subscriber):
 class _Link(Listener):
     """The connection of a subscriber."""
 
-    def __init__(self, subscriber: RedisSubscriber, upstream: RedisUpstream, message: Message) -> None:
-        super().__init__(upstream, upstream.greeting(0, 2))
+    def __init__(self, subscriber: RedisSubscriber, message: Message) -> None:
+        super().__init__(subscriber.upstream, subscriber.upstream.greeting(0, 2))
         self._subscriber = subscriber
         self._message = message
 

@@ -7,56 +7,36 @@ while the Redis answers a ``PING`` in time: a connection that is half open tells
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from hiredis import PushNotification
 
 from backends.base import Invalidations, Tracker
 from backends.redis import RedisUpstream
-from backends.redis_listener import Listener
+from backends.redis_listener import Keeper, Listener
 from proxy.resp import Argv
 
-log = logging.getLogger("redtier.tracker")
 
-
-class RedisTracker(Tracker):
-    """Keeps such a connection; see ``Upstream.tracker``."""
+class RedisTracker(Keeper, Tracker):
+    """Keeps such a connection; see ``Upstream.tracker``.  ``heartbeat`` is in ms."""
 
     def __init__(
         self, upstream: RedisUpstream, prefixes: list[bytes], heartbeat: int, told: Invalidations
     ) -> None:
-        self._upstream = upstream
-        self._heartbeat = heartbeat
+        super().__init__(upstream, heartbeat / 1000, "nothing is cached")
         self._told = told
         self._tracking: Argv = [b"CLIENT", b"TRACKING", b"ON", b"BCAST"]
         for prefix in prefixes:
             if prefix:  # the empty one is all keys, which is what none stands for
                 self._tracking += [b"PREFIX", prefix]
-        self._keeper = asyncio.get_running_loop().create_task(self._keep())
+        self.keep()
 
-    async def close(self) -> None:
-        self._keeper.cancel()
-        await asyncio.gather(self._keeper, return_exceptions=True)
+    def listener(self) -> Listener:
+        return _Link(self.upstream, [*self.upstream.greeting(0, 3), self._tracking], self._told)
 
-    async def _keep(self) -> None:
-        """Connect again and again, until cancelled."""
-        upstream = self._upstream
-        attempt = 0
-        while True:
-            link = _Link(upstream, [*upstream.greeting(0, 3), self._tracking], self._told)
-            try:
-                await upstream.reconnect(link, attempt)
-                self._told.began()
-                attempt = 0
-                await link.watch(self._heartbeat / 1000)
-            except Exception as error:
-                if attempt == 0:  # it is tried again and again: once tells it
-                    log.warning("backend '%s': nothing is cached: %s", upstream.name, upstream.reason(error))
-            finally:
-                link.close()
-                self._told.ended()
-            attempt += 1
+    def began(self, listener: Listener) -> None:
+        self._told.began()
+
+    def ended(self) -> None:
+        self._told.ended()
 
 
 class _Link(Listener):
