@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -45,8 +44,7 @@ class Want(IntEnum):
     WHOLE = 3  # the payload, whatever its size
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
+class Record(NamedTuple):
     """What a store holds for one key."""
 
     payload: bytes | None  # sealed bytes; None where the load did not bring them
@@ -69,8 +67,7 @@ class Op(IntEnum):
     ASSERT = 4  # change nothing, only hold the group to the token
 
 
-@dataclass(slots=True, frozen=True)
-class Change:
+class Change(NamedTuple):
     """One key's part of a group.
 
     ``expect`` is the token that the key must still have (``ABSENT``: it must have no live record),
@@ -89,8 +86,7 @@ Group = Sequence[Change]
 """Changes that happen all or not at all.  No key stands twice in a group, nor in the groups of one commit."""
 
 
-@dataclass(slots=True, frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of one group.
 
     ``tokens`` has the new token of each change, in order (``ABSENT`` for DELETE, ``expect`` for

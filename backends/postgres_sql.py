@@ -82,8 +82,8 @@ class Statements:
             Want.VALUE: f"case when octet_length(value) <= {bulk_max} then value end",
             Want.WHOLE: "value",
         }
-        self.load: Final = {
-            want: f"select key, write_id, {value}, kind, expire_at, raw_size, octet_length(value)"
+        self.load: Final = {  # the key, then as a Record has them
+            want: f"select key, {value}, kind, write_id, expire_at, raw_size, octet_length(value)"
             f" from {main} where {_NAMED} and (expire_at = 0 or expire_at > $3)"
             for want, value in payload.items()
         }

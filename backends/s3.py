@@ -23,7 +23,6 @@ import asyncio
 import importlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from backends.base import (
@@ -243,7 +242,7 @@ class S3Store(Store):
         found = stored(name, head)
         if found.record is None or not found.live(self._clock.ms):
             return Loaded(None, ABSENT)
-        record = found.record if body is None else replace(found.record, payload=payload(body))
+        record = found.record if body is None else found.record._replace(payload=payload(body))
         return Loaded(record, token(head.etag, record.expire_at))
 
     async def _commit(self, group: Group) -> Outcome:
@@ -266,7 +265,7 @@ class S3Store(Store):
                 old, held = await self._load(change.key, Want.WHOLE)
                 if old is None or held != expect:
                     return None
-                record = replace(old, write_id=record.write_id, expire_at=record.expire_at)
+                record = old._replace(write_id=record.write_id, expire_at=record.expire_at)
                 return await self._put(change, name, record)
             case Change(Op.DELETE):
                 return ABSENT if await self._writes.delete(name, change.expect) else None

@@ -564,5 +564,5 @@ def main(config: Config) -> int:
     # Entries are not the collector's affair (see proxy.lru): what is left is small and short-lived.
     # A young collection then takes well under a millisecond, a full one is due after twenty million
     # objects, where plain Python's entries would make it long.
-    gc.set_threshold(2_000, 10, 1_000)
+    gc.set_threshold(10_000, 10, 200)
     return uvloop.run(serve(config))

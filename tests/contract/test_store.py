@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 
 import pytest
 
@@ -113,7 +112,7 @@ async def test_what_was_put_is_loaded(store: Store, clock: ManualClock) -> None:
 async def test_metadata_comes_without_the_payload(store: Store) -> None:
     new = record(b"payload")
     await commit(store, put(A, new))
-    assert await fetch(store, A, Want.META) == replace(new, payload=None)
+    assert await fetch(store, A, Want.META) == new._replace(payload=None)
 
 
 async def test_a_payload_over_bulk_max_is_brought_only_whole(store: Store) -> None:
@@ -122,7 +121,7 @@ async def test_a_payload_over_bulk_max_is_brought_only_whole(store: Store) -> No
     await store.commit([[put(A, largest)], [put(B, larger)]])
     at_most, over, small = await store.load([A, B, C], Want.VALUE)
     assert at_most.record == largest
-    assert over.record == replace(larger, payload=None)
+    assert over.record == larger._replace(payload=None)
     assert small.record is not None
     assert small.record.payload == b"value"
     assert await fetch(store, B, Want.WHOLE) == larger
@@ -278,7 +277,7 @@ async def test_expire_changes_expiry_and_token_and_keeps_the_rest(store: Store, 
     change = expire(A, written, clock.ms + HOUR)
     assert change.record is not None
     await commit(store, change)
-    assert await fetch(store, A) == replace(old, expire_at=clock.ms + HOUR, write_id=change.record.write_id)
+    assert await fetch(store, A) == old._replace(expire_at=clock.ms + HOUR, write_id=change.record.write_id)
     assert await conflicts(store, expire(A, written, 0))
 
     await commit(store, expire(A, await token(store, A), 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -91,7 +91,7 @@ class Model:
             record = change.record
             if change.op is Op.EXPIRE:
                 old = self.records[change.key]
-                record = replace(old, write_id=record.write_id, expire_at=record.expire_at)
+                record = old._replace(write_id=record.write_id, expire_at=record.expire_at)
             self.records[change.key] = record
             assert token not in (ABSENT, *self.tokens[change.key])
             self.tokens[change.key].append(token)
