@@ -138,8 +138,7 @@ class Listener(Connection):
         for future in (self._greeted, self._lost):
             if not future.done():
                 future.set_exception(error)
-        self._lost.exception()  # is told once, by whoever awaits it
-        self._greeted.exception()
+                future.exception()  # whoever awaits it is told, and there may be nobody
         self.close()
 
     def give_up(self, reason: str, retry: bool = False) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
-from backends.base import StoreError
+from backends.base import Invalidations, StoreError, Subscription
 from tests.faultproxy import Direction, FaultProxy
 from tests.servers import RedisServer, eventually, free_port
 from tests.upstreams import DOWN, LOST, Connect, send
@@ -48,6 +49,43 @@ async def test_it_is_found_when_it_comes_without_being_asked_for(connect: Connec
         server.start()
         await eventually(lambda: upstream.state == "up")
         assert await send(upstream.lane(0, 2), "ECHO a") == (b"$1\r\na\r\n", 0)
+
+
+class Silence(Invalidations):
+    def began(self) -> None:
+        raise AssertionError("nobody has answered")
+
+    def changed(self, keys: list[bytes] | None) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+async def test_who_listens_tries_again_after_one_that_does_not_answer(connect: Connect) -> None:
+    with ExitStack() as stack:
+        mute = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        mute.setblocking(False)
+        upstream = connect(
+            f"redis://127.0.0.1:{mute.getsockname()[1]}",
+            connect_timeout=50,
+            backoff_max=60,
+            breaker_failures=1000,
+        )
+        attempts: list[socket.socket] = []
+
+        def attempted() -> bool:
+            with suppress(BlockingIOError):
+                attempts.append(stack.enter_context(mute.accept()[0]))
+            return len(attempts) >= 3
+
+        tracker = upstream.tracker([b""], Silence())
+        await eventually(attempted)
+        await tracker.close()
+        attempts.clear()
+        subscriber = upstream.subscriber(lambda *message: None)
+        with pytest.raises(StoreError, match="does not answer"):
+            await subscriber.want([Subscription(b"subscribe", b"a")])
+        await eventually(attempted)
+        await subscriber.close()
 
 
 @contextmanager
