@@ -2,8 +2,8 @@
 
 A pass compares each key of the source with the target's by value and expiry, and copies what differs.  So the
 first one copies what the target has not, the next copies what clients have changed meanwhile, and the last,
-which finds nothing, is the proof.  A pass that was taken up in its middle proves nothing (a Redis that was
-started anew may have skipped keys of it): another follows.
+which finds nothing, is the proof.  A pass that was taken up in its middle, or in which the source was started
+anew, proves nothing (keys may have been skipped, or lost) and removes nothing from then on: another follows.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class Copy:
             whole = not self.state.begun
             if whole and self.state.total is None:
                 self.state.total = await self._patiently(partial(self._source.size, self._pattern.prefix))
+            if whole:
+                self.state.life = await self._patiently(self._source.life)
             self._keep()
             await self._pass()
+            whole = whole and await self._patiently(self._source.life) == self.state.life
             if whole and not self.state.copied and not self.state.removed:
                 if not self._remove:
                     await self._go_back(self._count_extra)
@@ -185,6 +188,8 @@ class Copy:
         """Remove from the target what the source has not."""
         done = State()
         have = await self._source.have(names)
+        if False in have and await self._source.life() != self.state.life:
+            return State(extra=have.count(False))  # it is not said that anybody deleted them
         gone = [name for name, there in zip(names, have, strict=True) if not there]
         for at in range(0, len(gone), REMOVED_AT_ONCE):
             part = gone[at : at + REMOVED_AT_ONCE]
@@ -202,7 +207,7 @@ class Copy:
         value = await fate(place.read())
         if not isinstance(value, Value):
             return value or False
-        if (await self._source.have([name]))[0]:
+        if (await self._source.have([name]))[0] or await self._source.life() != self.state.life:
             return False
         return await fate(place.remove(value))
 

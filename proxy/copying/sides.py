@@ -88,6 +88,10 @@ class Side(ABC):
     async def read(self, names: Sequence[bytes]) -> list[Found]:
         """What there is of each key."""
 
+    async def life(self) -> str:
+        """What is another once the backend may have lost keys by itself; a store does not."""
+        return ""
+
     @abstractmethod
     async def have(self, names: Sequence[bytes]) -> list[bool]:
         """Which of the keys are there."""
@@ -159,6 +163,12 @@ class RedisSide(Side):
         return [
             reply != 0 for reply in replies
         ]  # of one that can't be asked for it is not said that it is gone
+
+    async def life(self) -> str:
+        """The run id: a Redis that was started anew, or another that took over, may lack any key."""
+        reply = await self._own(self._redis.call(self.db, [b"INFO", b"server"]))
+        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
 
 
 class StoreSide(Side):

@@ -26,6 +26,7 @@ class State:
 
     number: int = 1  # of the pass
     removing: bool = False  # whether the source's keys are through, and the target's are gone over
+    life: str = ""  # of the source, when the pass began
     position: str = ""  # in the walk: base64, empty at its begin
     total: int | None = None  # keys, as far as it is known before
     compared: int = 0  # keys of the source

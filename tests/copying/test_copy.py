@@ -132,6 +132,29 @@ def test_killed_twice_while_keys_change_it_ends_with_both_sides_equal(
         assert facts(two) == facts(one)
 
 
+def test_a_redis_that_loses_its_memory_in_mid_copy_takes_nothing_from_the_target(tmp_path: Path) -> None:
+    with RedisServer() as server:
+        copies = Copies(
+            tmp_path,
+            {"one": {"type": "redis", "url": server.url}, "local": {"type": "sqlite", "path": "local.db"}},
+        )
+        with server.client() as client:
+            client.mset({f"long:{number}": number for number in range(3000)})
+        copies.copy("one", "local")
+        process = copies.start("one", "local", "--delete", "--rate", "1000")
+        wait_until(lambda: (copies.state() or {"compared": 0})["compared"] >= 1000, 20)
+        server.kill()
+        server.start()
+        out, err = process.communicate(timeout=50)
+        assert process.returncode == 1, out + err
+        assert "were not removed" in err
+        with server.client() as client:
+            client.set("long:new", 1)
+        copies.copy("local", "one")
+        with server.client() as client:
+            assert client.dbsize() == 3001
+
+
 def test_only_delete_removes_keys_that_the_source_has_not(tmp_path: Path, first_redis: RedisServer) -> None:
     copies = Copies(
         tmp_path,

@@ -30,6 +30,10 @@ class Dict(Side):
         self.batches: list[list[bytes]] = []
         self.large: set[bytes] = set()
         self.walked: list[object] = []
+        self.lives = 1
+
+    async def life(self) -> str:
+        return str(self.lives)
 
     async def open(self) -> None: ...
 
@@ -212,3 +216,30 @@ async def test_a_side_that_is_away_is_waited_for_only_so_long(
     monkeypatch.setattr(passes, "PATIENCE", 0.05)
     with pytest.raises(Away, match="backend 'x' is away"):
         await copy(source, target).run(5)
+
+
+@pytest.mark.parametrize("removing", [False, True])
+async def test_what_a_source_has_lost_by_itself_is_not_removed(
+    copy: Callable[..., Copy], removing: bool
+) -> None:
+    """It is started anew, with nothing, while its keys are compared or while the target is gone over."""
+    source = Dict(**dict.fromkeys("abcdefgh", "1"))
+    target = Dict(**dict.fromkeys("abcdefgh", "1"), other="2")
+    work = copy(source, target, remove=True)
+
+    def lose() -> None:
+        if work.state.compared >= 4 and work.state.removing == removing:
+            source.values.clear()
+            source.lives = 2
+
+    source.hook = target.hook = lose
+    have = source.have
+
+    async def losing(names: Sequence[bytes]) -> list[bool]:
+        lose()
+        return await have(names)
+
+    source.have = losing  # type: ignore[method-assign]
+    await work.run(3)
+    assert source.lives == 2
+    assert target.values.keys() >= set(map(str.encode, "abcdefgh"))
