@@ -8,7 +8,7 @@ and given back at the end; if the script is stopped, what was done to it is undo
 from __future__ import annotations
 
 from proxy.datatypes.collection import Collection
-from proxy.datatypes.undo import UNDO
+from proxy.datatypes.undo import NO_LIMIT, UNDO
 from proxy.keyspace import (
     SHARD_MESSAGE,
     KeyPolicy,
@@ -195,9 +195,12 @@ class Overlay(Keyspace):
         keys = [key for db, key in self.changes.edits if db == self.db]
         return [(key, edit.entry) for key in keys if (edit := self._edit_of(key)) is not None]
 
-    def begin(self) -> None:
-        """To be called before anything is changed, for ``undo``; ``apply`` ends it."""
-        UNDO.begin()
+    def begin(self, limit: int = NO_LIMIT) -> None:
+        """To be called before anything is changed, for ``undo``; ``apply`` ends it.
+
+        A change raises ``UndoLimit`` where it would take more than so many bytes to undo all.
+        """
+        UNDO.begin(limit)
 
     def undo(self) -> None:
         """Have nothing of it happen."""

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from lupa.lua51 import LuaError, LuaMemoryError, LuaRuntime
 
+from proxy.datatypes.undo import UndoLimit
 from proxy.errors import CommandError, one_line
 from proxy.resp import Argv, BigNumber, Map, NullArray, Reply, Set, Simple, Verbatim, encode_reply
 
@@ -60,7 +61,7 @@ class TooLong(Exception):
 
 
 class TooMuchMemory(Exception):
-    """The script was stopped: it held more memory than it may."""
+    """The script was stopped: it held more memory than it may, or its changes took more to be undone."""
 
 
 class Calls:
@@ -204,6 +205,9 @@ class Interpreter:
             error = reply
         except CommandError as refused:
             error = refused
+        except UndoLimit:
+            self._out_of_memory()
+            return STOP, False
         except Exception as problem:  # NeedKeys, or a fault of ours
             self._stopped = problem
             return STOP, False

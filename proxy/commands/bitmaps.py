@@ -268,6 +268,6 @@ def apply_fields(
             changed = bytes(buffer[first : first + 9])
             changes.append((first, changed))
             if UNDO.open:
-                UNDO.splice(buffer, first, len(changed), changed)
+                UNDO.patch(buffer, first, len(changed), changed)
             bits.write_field(buffer, field.width, field.at, new)
     return replies, changes

@@ -162,7 +162,7 @@ def _run(ks: Keyspace, argv: Argv, script: Script, count: int, read_only: bool) 
     overlay = Overlay(ks, Changes())
     run = Run(overlay, script.writes and not read_only, SCRIPTS.around)
     reply: Reply
-    overlay.begin()
+    overlay.begin(SCRIPTS.max_memory)
     try:
         reply = SCRIPTS.run(script, argv[3 : 3 + count], argv[3 + count :], run)
     except ScriptFailed as failed:

@@ -309,7 +309,7 @@ def overwrite(ks: Keyspace, entry: Entry, offset: int, patch: bytes) -> int:
     size = len(buffer)
     replaced = buffer[offset:end]
     if UNDO.open:
-        UNDO.splice(buffer, min(offset, size), end - min(offset, size), replaced)
+        UNDO.patch(buffer, min(offset, size), end - min(offset, size), replaced)
     if offset > size:
         buffer.extend(bytes(offset - size))
     buffer[offset:end] = patch

@@ -84,8 +84,24 @@ GREEDY = {
     "in coroutines": "while true do coroutine.wrap(function() return ('x'):rep(1e9) end)() end",
     "replies": "local t = {} while true do t[#t + 1] = redis.call('get', KEYS[2]) .. #t end",
     "json": "return cjson.encode(('x'):rep(5 * 2^20)) .. cjson.encode(('y'):rep(5 * 2^20))",
+    "what undoes it": "for i = 1, 1e9 do redis.call('rpush', KEYS[3], i) redis.call('lpop', KEYS[3]) end",
     "its reply": "local t = {} for i = 1, 100000 do t[i] = 'aaaaaaaaaaaaaaaaaaaaaaa' .. i end return t",
 }
+
+
+def test_a_string_that_is_written_to_again_and_again_is_kept_once_to_be_undone() -> None:
+    SCRIPTS.configure(60_000, 8 * MB, 10)
+    ks, _ = make_memory()
+    ks.put(b"k", STRING, b"old" * 100_000)
+    patches = (
+        "for i = 1, 100 do redis.call('setrange', KEYS[1], i, ('x'):rep(200000)) "
+        "redis.call('setbit', KEYS[1], i, 1) end "
+    )
+    assert run(ks, patches + "return 1", "k") == 1
+    ks.put(b"k", STRING, bytearray(b"old" * 100_000))
+    with pytest.raises(CommandError, match="was stopped at"):
+        run(ks, patches + "local t = {} while true do t[#t + 1] = ('y'):rep(1000) .. #t end", "k")
+    assert value(ks, b"k") == b"old" * 100_000
 
 
 @pytest.mark.parametrize("title", GREEDY)
@@ -95,8 +111,8 @@ def test_a_script_that_holds_too_much_is_stopped_and_its_changes_are_undone(titl
     ks.put(b"k", STRING, b"old")
     ks.put(b"l", STRING, b"x" * 100_000)
     with pytest.raises(CommandError, match="was stopped at 8388608 bytes"):
-        run(ks, "redis.call('set', KEYS[1], 'new') " + GREEDY[title], "k", "l")
-    assert value(ks, b"k") == b"old"
+        run(ks, "redis.call('set', KEYS[1], 'new') " + GREEDY[title], "k", "l", "m")
+    assert (value(ks, b"k"), value(ks, b"m")) == (b"old", None)
     assert run(ks, "return redis.call('get', KEYS[1])", "k") == b"old"
 
 
