@@ -49,6 +49,8 @@ def _row(info: list[object]) -> Row:
     assert isinstance(flags, list)
     words = [flag.decode() for flag in flags]
     row: Row = {"arity": arity, "group": "module", "acl": "slow"}
+    if "readonly" not in words and "write" not in words:
+        words.append("write")  # it does not say: for all that is known it writes
     row["flags"] = " ".join(word for word in words if word in FLAGS)
     if isinstance(first, int) and isinstance(last, int) and isinstance(step, int) and first > 0:
         row["keys"] = [first, last, step]
