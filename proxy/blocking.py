@@ -55,13 +55,29 @@ class Blocked(Awaited):
 class Elsewhere:
     """One command that waits at a Redis."""
 
-    def __init__(self, home: UpstreamHome, before: asyncio.Event) -> None:
+    def __init__(self, home: UpstreamHome, before: Elsewhere | None) -> None:
         self.home: UpstreamHome = home
-        self.before: asyncio.Event = before  # set once the one before it has been sent
-        self.sent: asyncio.Event = asyncio.Event()  # or never will be
+        self.before: Elsewhere | None = before  # the one before it, until that has been sent
+        self.sent: bool = False
+        self.settled: asyncio.Event = asyncio.Event()  # set once it has been sent, or never will be
         self.work: asyncio.Task[None] | None = None
         self.id: int = 0  # of its client there, once it waits there
         self.unblock: bytes = b""  # how it is to end, where that was asked for before
+
+    async def turn(self) -> None:
+        """Return once all before it have been sent, or never will be."""
+        while self.before is not None:
+            await self.before.settled.wait()
+            self._pass_over()
+
+    def settle(self) -> None:
+        self._pass_over()
+        self.settled.set()
+
+    def _pass_over(self) -> None:
+        """Forget those before it that hold up nothing any more."""
+        while self.before is not None and self.before.settled.is_set():
+            self.before = None if self.before.sent else self.before.before
 
 
 class First(Waiter):
@@ -103,7 +119,7 @@ class Blocking:
         self._clock = clock
         self._blocked: dict[Session, Blocked] = {}
         self._elsewhere: dict[Session, Elsewhere] = {}
-        self._sent: dict[UpstreamHome, asyncio.Event] = {}  # of the last command for each
+        self._last: dict[UpstreamHome, Elsewhere] = {}  # that came for each
 
     @property
     def count(self) -> int:
@@ -247,15 +263,11 @@ class Blocking:
     # At a Redis
 
     def wait_elsewhere(self, session: Session, slot: Slot, home: UpstreamHome, argv: Argv) -> None:
-        before = self._sent.get(home)
-        if before is None:
-            before = asyncio.Event()
-            before.set()
-        elsewhere = self._elsewhere[session] = Elsewhere(home, before)
-        self._sent[home] = elsewhere.sent
+        elsewhere = self._elsewhere[session] = Elsewhere(home, self._last.get(home))
+        self._last[home] = elsewhere
         work = self._wait_elsewhere(session, slot, elsewhere, argv)
         elsewhere.work = asyncio.get_running_loop().create_task(work)
-        elsewhere.work.add_done_callback(lambda _: elsewhere.sent.set())
+        elsewhere.work.add_done_callback(lambda _: elsewhere.settle())
         if session.finishing:  # it is about to leave
             elsewhere.unblock = b"TIMEOUT"
         self.hold(session)
@@ -265,12 +277,13 @@ class Blocking:
         reply: Reply = CommandError(errors.INTERNAL)
         try:
             own = await elsewhere.home.dedicated(session.db, session.proto, True)
-            await elsewhere.before.wait()
+            await elsewhere.turn()
             identity = Answer()
             own.send(encode_command([b"CLIENT", b"ID"]), identity)
             answer = Answer()
             own.send(encode_command(argv), answer)
-            elsewhere.sent.set()
+            elsewhere.sent = True
+            elsewhere.settle()
             wire = await identity.future
             if wire.startswith(b":"):
                 elsewhere.id = int(wire[1:-2])

@@ -54,7 +54,9 @@ def test_who_came_first_is_served_first_though_its_connection_to_a_redis_comes_l
             {"backends.main": {"type": "redis", "url": f"redis://127.0.0.1:{proxy.port}"}}, {"": "main"}
         )
         port = stack.enter_context(RedtierServer(redis_only)).port
-        first, other, writer = (stack.enter_context(RawClient(port, proto)) for proto in (3, 2, 2))
+        first, leaving, other, writer = (
+            stack.enter_context(RawClient(port, proto)) for proto in (3, 3, 2, 2)
+        )
         other.send("BLPOP q 1")
         assert writer.ask("RPUSH q a") == b":1\r\n"
         assert other.frame() == b"*2\r\n" + bulk(
@@ -63,6 +65,10 @@ def test_who_came_first_is_served_first_though_its_connection_to_a_redis_comes_l
         proxy.stall(Direction.DOWN)
         first.send("BLPOP q 0")
         wait_until(lambda: proxy.held(Direction.DOWN))
+        number = leaving.ask("CLIENT ID")[1:-2].decode()
+        leaving.send("BLPOP q 0")
+        assert writer.ask("CLIENT ID").startswith(b":")
+        assert writer.ask(f"CLIENT KILL ID {number}") == b":1\r\n"
         other.send("BLPOP q 0")
         assert writer.ask("CLIENT ID").startswith(b":")  # redtier has read the other's
         proxy.resume(Direction.DOWN)
