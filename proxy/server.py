@@ -66,7 +66,7 @@ SWEEP_MAX: Final = 1000  # records of one round of a store's sweeper
 # the others from being served.
 OPEN_PATIENCE: Final = 0.5
 REOPEN_MAX: Final = 2.0  # seconds between two tries to open a backend that is away, at most
-LOOK_EVERY: Final = 1000  # ms between looks for what modules have brought
+LOOK_PAUSE_MIN, LOOK_PAUSE_MAX = 1000, 60_000  # ms between looks for what modules have brought
 
 
 class RedtierServer(Server):
@@ -100,7 +100,9 @@ class RedtierServer(Server):
         self.cache = NearCache(config.cache.max_bytes)
         self.events = Events()
         self.table = load_table()
-        self._looked_at = 0  # for commands that the table has not, ms since the epoch
+        # When commands that the table has not may be looked for next, and how long after that again.
+        self._look_at = 0  # ms since the epoch
+        self._look_pause = LOOK_PAUSE_MIN
         self.router = build_router(config, self.clock, self.cache, self.events, self.table)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
@@ -265,11 +267,13 @@ class RedtierServer(Server):
     async def _learn(self, home: UpstreamHome) -> None:
         for spec in await learn(home, self.table):
             self.dispatcher.know(spec)
+            self._look_pause = LOOK_PAUSE_MIN
 
     def look_for_commands(self) -> None:
         now = self.clock.ms
-        if now - self._looked_at >= LOOK_EVERY:
-            self._looked_at = now
+        if now >= self._look_at:
+            self._look_at = now + self._look_pause
+            self._look_pause = min(2 * self._look_pause, LOOK_PAUSE_MAX)
             for home in self.homes.values():
                 if isinstance(home, UpstreamHome) and not home.down:
                     self._spawn(self._learn(home))

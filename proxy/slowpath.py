@@ -236,7 +236,8 @@ class SlowPath:
     def _unknown(self, s: Session, argv: Argv) -> CommandError:
         container = self._table.get(argv[0].lower())
         if container is None:
-            s.server.look_for_commands()
+            if s.authenticated:
+                s.server.look_for_commands()
             return errors.unknown_command(argv)
         return errors.unknown_subcommand(argv[1], container.title)
 
