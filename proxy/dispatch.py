@@ -228,7 +228,7 @@ class Dispatcher(FastPath):
                     self.end_run(s)
                     self.at_once(s, spec, request, route)
                 elif kind == UPSTREAM and spec.forwardable and not route.limited:
-                    if route.near:
+                    if route.near and spec.kept:
                         argv = self._near(s, spec, request, route)
                         if argv is NO_ARGV:
                             break
@@ -521,7 +521,7 @@ class Dispatcher(FastPath):
             self.end_run(s)
 
     def _near(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> Argv | None:
-        """Run a command on a route whose upstream's replies are kept, and those of its shape that follow.
+        """Run a read whose reply the route keeps, and those of its shape that follow.
 
         Returns as ``_swift``.
         """
@@ -537,7 +537,6 @@ class Dispatcher(FastPath):
         several = routes.only is None
         reader = s.reader
         ready = reader.ready
-        writes = 1 if spec.write else 0
         calls = 0
         try:
             while True:
@@ -545,7 +544,7 @@ class Dispatcher(FastPath):
                     self.end_run(s)
                 wire = near.find(s.db, s.proto, spec, argv)
                 if wire is None:
-                    self.forward(s, spec, argv, route, writes)
+                    self.forward(s, spec, argv, route, 0)
                 else:
                     if self._sampling and not calls:
                         self._share(spec)

@@ -1,7 +1,7 @@
 """The near cache of Redis routes: replies of a Redis, kept here until it says that their key has changed.
 
-A route with ``cache = true`` keeps what reads of a single key were answered (``KEPT``).  The Redis tells of
-every change (``Tracker``), and what is known of that key is dropped.  While it can't be heard, nothing is
+A route with ``cache = true`` keeps what reads of a single key were answered (``spec.KEPT``).  The Redis tells
+of every change (``Tracker``), and what is known of that key is dropped.  While it can't be heard, nothing is
 kept.
 
 What a client may rely on, beside that nothing outlives the announcement of its change:
@@ -32,13 +32,6 @@ from proxy.nearcache import NearCache
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, Argv, RequestReader, encode_command
 
-KEPT: Final = frozenset(
-    b"bitcount bitpos geodist geohash geopos geosearch get getbit getrange hexists hget hgetall hkeys "
-    b"hlen hmget hstrlen hvals lindex llen lpos lrange scard sismember smembers smismember strlen "
-    b"substr xlen xrange xrevrange zcard zcount zlexcount zmscore zrange zrangebylex zrangebyscore "
-    b"zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore".split()
-)
-"""Reads of one key, the first argument, whose reply is the same until the key changes."""
 ELEMENTS: Final = frozenset(b"getbit hexists hget hstrlen sismember zrank zrevrank zscore".split())
 NEVER: Final = 1 << 60  # ms
 UNBOUNDED: Final = 1 << 60  # bytes
@@ -117,10 +110,8 @@ class NearReplies(Invalidations):
     # Reading
 
     def find(self, db: int, proto: int, spec: CommandSpec, argv: Argv) -> bytes | None:
-        """The reply, if it is known."""
+        """The reply to a command of those whose replies are kept, if it is known."""
         command = spec.name
-        if command not in KEPT:
-            return None
         database = self._databases[2 * db + proto - 2]
         entry = database.get(argv[1]) if database is not None else None
         if isinstance(entry, KeptReplies):
@@ -163,7 +154,7 @@ class NearReplies(Invalidations):
             if spec is not None:
                 if spec.name == b"multi":
                     place = -1
-                if spec.name in KEPT and len(argv) > 1:
+                if spec.kept and len(argv) > 1:
                     if place >= 0:
                         fetch = self._mark(spec.name, argv, place)
                     if fetch is None:
@@ -198,10 +189,7 @@ class NearReplies(Invalidations):
             entry.command != command or (command not in ELEMENTS and question not in entry.replies)
         )
         under_way = self._fetches.get(key)
-        if under_way is not None:
-            for other in under_way:
-                contradicted = contradicted or other.contradicts(command, question)
-        if contradicted:
+        if contradicted or (under_way is not None and under_way[-1].contradicts(command, question)):
             self.drop(key)
         self._fetches.setdefault(key, []).append(fetch)
         return fetch
@@ -323,21 +311,28 @@ class Planned(Waiter):
         self.any_key: bool = False  # they may change any key
         self._replies: NearReplies = replies
         self._waiter: Waiter | None = waiter
-        self._requests: list[bytes] = []
+        self._requests: list[Argv] = []
         self._fetches: list[Fetch | None] = []  # by request
+        self._frames: bytes = b""  # what goes to the Redis
 
     def add(self, argv: Argv, fetch: Fetch | None) -> None:
         self._fetches.append(fetch)
-        self._requests.append(encode_command(argv))
+        self._requests.append(argv)
         self.frames += 1
         if fetch is not None:
-            self._requests.append(encode_command([b"PTTL", fetch.key]))
+            self._requests.append([b"PTTL", fetch.key])
             self.frames += 1
             self.fetched = True
 
-    @property
-    def requests(self) -> bytes:
-        return b"".join(self._requests)
+    def send(self, lane: Lane, frames: bytes) -> None:
+        """Send the requests, which came as ``frames``, with those that are added."""
+        self._frames = b"".join(map(encode_command, self._requests)) if self.fetched else frames
+        self._requests = []
+        lane.send(self._frames, self)
+
+    def retry(self) -> bytes:
+        may = self._waiter is not None and self._waiter.retry() != b""
+        return self._frames if may else b""
 
     def done(self, wire: bytes, failed: int) -> None:
         if self.fetched:
@@ -388,7 +383,7 @@ class NearLane(Lane):
         if planned is None:
             self._lane.send(frames, waiter)
         else:
-            self._lane.send(planned.requests if planned.fetched else frames, planned)
+            planned.send(self._lane, frames)
 
 
 class NearDedicated(Dedicated):
@@ -401,7 +396,11 @@ class NearDedicated(Dedicated):
         self._replies: NearReplies = replies
 
     def send(self, frames: bytes, waiter: Waiter) -> None:
-        self._dedicated.send(frames, self._replies.plan(frames, -1, waiter) or waiter)
+        planned = self._replies.plan(frames, -1, waiter)
+        if planned is None:
+            self._dedicated.send(frames, waiter)
+        else:
+            planned.send(self._dedicated, frames)
 
     def release(self, clean: bool) -> None:
         self._dedicated.release(clean)

@@ -34,7 +34,7 @@ class Caching:
         self.upstream = stack.enter_context(RedisServer("--enable-debug-command", "yes"))
         self.relay = stack.enter_context(FaultProxy(self.upstream.port))
         url = f"redis://127.0.0.1:{self.relay.port}"
-        self.server = stack.enter_context(RedtierServer(config(url, **options)))
+        self.server = stack.enter_context(RedtierServer(config(url, backoff_max="100ms", **options)))
         self.direct = stack.enter_context(RawClient(self.upstream.port))
         self.client = self.connect()
         self.wait_live()
@@ -164,6 +164,17 @@ def test_a_reply_that_was_on_its_way_when_its_key_changed_is_not_kept(caching: C
     assert reader.frame() == b"$1\r\n1\r\n"
     wait_until(lambda: caching.client.ask("GET s") == b"$1\r\n2\r\n", within=2)
     assert caching.client.ask("GET s") == b"$1\r\n2\r\n"
+
+
+def test_a_read_whose_connection_is_lost_is_asked_once_more(caching: Caching) -> None:
+    caching.client.ask("SET s 1")
+    time.sleep(0.2)  # longer than backoff_max: a connection that has lasted is made again at once
+    caching.relay.stall(Direction.DOWN)
+    caching.client.send("GET s", "STRLEN s", "TTL s")
+    wait_until(lambda: caching.relay.held(Direction.DOWN))
+    caching.relay.cut()
+    caching.relay.resume(Direction.DOWN)
+    assert [caching.client.frame() for _ in range(3)] == [b"$1\r\n1\r\n", b":1\r\n", b":-1\r\n"]
 
 
 def test_nothing_outlives_its_key(caching: Caching) -> None:

@@ -124,6 +124,14 @@ NOT_SHARED: Final[dict[bytes, str]] = {
 SWIFT: Final = (b"set", b"setex", b"psetex")
 """As quick as what Redis flags "fast": an old value that is large is freed at leisure here."""
 
+KEPT: Final = frozenset(
+    b"bitcount bitpos geodist geohash geopos geosearch get getbit getrange hexists hget hgetall hkeys "
+    b"hlen hmget hstrlen hvals lindex llen lpos lrange scard sismember smembers smismember strlen "
+    b"substr xlen xrange xrevrange zcard zcount zlexcount zmscore zrange zrangebylex zrangebyscore "
+    b"zrank zrevrange zrevrangebylex zrevrangebyscore zrevrank zscore".split()
+)
+"""Reads of one key, the first argument, whose reply is the same until the key changes."""
+
 # Values of CommandSpec.scope: what a handler gets as its first argument.
 KEYS: Final = 0  # a keyspace that holds the request's keys
 SESSION: Final = 1  # the client's session
@@ -230,6 +238,7 @@ class CommandSpec:
         )
 
         self.upstream: str = upstream
+        self.kept: bool = name in KEPT
         self.handler: Handler | None = None
         # The handler, once the command is timed by samples (see ``Dispatcher``); None: each call by itself.
         self.swift: Handler | None = None

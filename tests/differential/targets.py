@@ -16,9 +16,9 @@ from backends.memory import MemoryBackend
 from proxy import commands
 from proxy.clock import Clock
 from proxy.commands import spec
+from proxy.commands.spec import KEPT
 from proxy.errors import CommandError, wrong_arity
 from proxy.keyspace import Block, KeyPolicy, Keyspace
-from proxy.nearreplies import KEPT
 from proxy.prefixes import PrefixMap
 from proxy.resp import OK, Argv, Reply, encode_command, encode_reply
 from tests.differential.frames import Incomplete, frame_end
