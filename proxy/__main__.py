@@ -1,7 +1,8 @@
 """The command line: ``redtier serve``, ``redtier copy``, ``redtier check``, ``redtier --version``.
 
 Exit codes: 0 done, 1 a wrong configuration, a server that could not start or a copy that is not whole, 2 a
-wrong command line, 130 interrupted, 143 terminated (a copy).  Every error is a line on stderr that begins with ``redtier:``.
+wrong command line, 130 interrupted, 143 a copy that was told to end.  Every error is a line on stderr that
+begins with ``redtier:``.
 """
 
 from __future__ import annotations
