@@ -203,6 +203,7 @@ class Waiter:
 
     def __init__(self, frames: int) -> None:
         self.frames: int = frames  # how many replies are awaited
+        self.step: bool = False  # the requests are MULTI … EXEC, to be run where all their keys are
 
     @abstractmethod
     def done(self, wire: bytes, failed: int) -> None:
@@ -215,6 +216,13 @@ class Waiter:
         Asked when no reply has been handed out.  A second time, it is empty.
         """
         return b""
+
+    def alone(self) -> bool:
+        """Whether nothing that the same client sends is executed before this is answered.
+
+        If so, it stays so until then.
+        """
+        return False
 
     @abstractmethod
     def resolve(self, reply: object) -> None:
@@ -314,6 +322,13 @@ class Counters(NamedTuple):
     bytes_out: int
 
 
+class Redirect(NamedTuple):
+    """Another server of a cluster; with ``asking``, each request must be announced to it by ASKING."""
+
+    server: Upstream
+    asking: bool
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream:
     """A Redis that commands are forwarded to."""
@@ -332,6 +347,18 @@ class Upstream:
     @abstractmethod
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the upstream can't serve now."""
+
+    def find(self, key: bytes) -> Upstream:
+        """The server that has a key: itself, where there is only one."""
+        return self
+
+    def primaries(self) -> Sequence[Upstream]:
+        """The servers that have keys."""
+        return [self]
+
+    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
+        """Where a request goes on that a server has answered with an error reply; None: nowhere."""
+        return None
 
     @abstractmethod
     def lane(self, db: int, proto: int) -> Lane:

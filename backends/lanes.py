@@ -177,6 +177,9 @@ class Call(Waiter):
         super().__init__(frames)
         self.replies: asyncio.Future[tuple[bytes, int]] = replies
 
+    def alone(self) -> bool:
+        return True
+
     def done(self, wire: bytes, failed: int) -> None:
         if not self.replies.done():  # its caller may have been cancelled
             self.replies.set_result((wire, failed))

@@ -37,7 +37,7 @@ from backends.base import (
 from backends.breaker import Breaker
 from backends.frames import FramingError
 from backends.lanes import Call, RedisLane
-from backends.topology import Endpoint, Fixed, Sentinels, Service, Topology, parse_url
+from backends.topology import Cluster, Endpoint, Fixed, Sentinels, Service, Topology, parse_url
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
 
@@ -68,6 +68,7 @@ class RedisUpstream(Upstream):
     requests in a row that got no answer open the breaker: see ``backends.breaker``.  With ``retry_reads``,
     requests that only read are sent once more where their connection was lost.  ``reply_max`` bounds a reply.
     ``cache_heartbeat`` is how long it may be silent where it tells of changes, before it is taken as lost.
+    ``topology`` says where the server is, in the place of ``url``.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
     """
@@ -91,6 +92,7 @@ class RedisUpstream(Upstream):
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
         cache_heartbeat: int = 1000,
+        topology: Topology | None = None,
     ) -> None:
         self.name = name
         self.in_flight = 0
@@ -101,6 +103,8 @@ class RedisUpstream(Upstream):
         self._breaker = Breaker(breaker_failures)
         self.retry_reads = retry_reads
         target = parse_url(url)
+        if isinstance(target, Cluster):
+            raise ValueError("a cluster is more than one server")
         self._user, self._password = target.user, password or target.password
         self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if target.tls else None
         self._topology: Topology
@@ -123,7 +127,7 @@ class RedisUpstream(Upstream):
             ]
             self._topology = Sentinels(target, sentinels, self._moved)
         else:
-            self._topology = Fixed(target)
+            self._topology = topology or Fixed(target)
         self._links: set[Connection] = set()
         self._attempts: set[asyncio.Timeout] = set()
         self.connect_timeout = connect_timeout
@@ -136,7 +140,7 @@ class RedisUpstream(Upstream):
         self._dedicated_max = dedicated_max
         self._cache_heartbeat = cache_heartbeat
         self._dedicated = 0  # connections that somebody has for himself, or that wait for somebody
-        self._idle: dict[tuple[int, int, bool], list[_Dedicated]] = {}
+        self._idle: dict[tuple[int, int, bool], list[RedisDedicated]] = {}
 
     async def open(self) -> None:
         await self.ping()
@@ -162,7 +166,7 @@ class RedisUpstream(Upstream):
         lane = self._lanes.get((db, proto))
         if lane is None:
             loop = asyncio.get_running_loop()
-            lane = self._lanes[db, proto] = RedisLane(self, self._reply_max, loop.call_soon)
+            lane = self._lanes[db, proto] = self.new_lane(db, proto)
             if self._closed:
                 lane.shut(CLOSING)
             else:
@@ -171,7 +175,10 @@ class RedisUpstream(Upstream):
                 self._keepers.append(loop.create_task(self._keep(lane, db, proto)))
         return lane
 
-    async def dedicated(self, db: int, proto: int, patient: bool) -> _Dedicated:
+    def new_lane(self, db: int, proto: int) -> RedisLane:
+        return RedisLane(self, self._reply_max, asyncio.get_running_loop().call_soon)
+
+    async def dedicated(self, db: int, proto: int, patient: bool) -> RedisDedicated:
         idle = self._idle.get((db, proto, patient))
         while idle:
             found = idle.pop()
@@ -193,9 +200,9 @@ class RedisUpstream(Upstream):
         except BaseException:
             self._dedicated -= 1
             raise
-        return _Dedicated(self, lane, link, db, proto, patient)
+        return RedisDedicated(self, lane, link, db, proto, patient)
 
-    def take_back(self, dedicated: _Dedicated, clean: bool) -> None:
+    def take_back(self, dedicated: RedisDedicated, clean: bool) -> None:
         idle = self._idle.setdefault((dedicated.db, dedicated.proto, dedicated.patient), [])
         if clean and not dedicated.link.lost and not self._closed and len(idle) < IDLE_MAX:
             idle.append(dedicated)
@@ -362,12 +369,21 @@ class RedisUpstream(Upstream):
         self._failovers += 1
         self._breaker.worked()
         log.warning("backend '%s': the primary is %s now", self.name, self._topology)
-        for link in list(self._links):
-            link.give_up(NOT_PRIMARY, retry=True)
+        self._give_up(NOT_PRIMARY)
         now = asyncio.get_running_loop().time()
         for attempt in self._attempts:
             if not attempt.expired():
                 attempt.reschedule(now)
+
+    def leave(self, reason: str) -> None:
+        """Wait for nothing that it owes, and send it nothing until it can be connected to anew."""
+        self._give_up(reason)
+        for lane in self._lanes.values():
+            lane.shut(reason)
+
+    def _give_up(self, reason: str) -> None:
+        for link in list(self._links):
+            link.give_up(reason, retry=True)
 
     @asynccontextmanager
     async def _until_moved(self, within: float | None = None) -> AsyncIterator[None]:
@@ -434,7 +450,7 @@ class RedisUpstream(Upstream):
         return text.replace(self._password, "***") if self._password else text
 
 
-class _Dedicated(Dedicated):
+class RedisDedicated(Dedicated):
     """A lane on a connection of one client's."""
 
     def __init__(

@@ -15,6 +15,7 @@ from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
+from proxy.clusterhome import ClusterHome
 from proxy.commands.spec import CommandSpec
 from proxy.config import (
     BackendConfig,
@@ -76,10 +77,11 @@ def _upstream_home(
     config: Config, backend: RedisBackend, clock: Clock, cache: NearCache, table: dict[bytes, CommandSpec]
 ) -> UpstreamHome:
     from backends.redis import RedisUpstream
+    from backends.topology import Cluster, parse_url
 
     # As for other backends: what was taken can be read again, whatever a client may leave unread.
     reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
-    upstream = RedisUpstream(backend.name, reply_max=reply_max, **_own(backend, BackendConfig))
+    options = {"reply_max": reply_max, **_own(backend, BackendConfig)}
     near = None
     ttls = {
         route.prefix: route.cache_ttl if route.cache and route.backend == backend.name else -1
@@ -88,7 +90,14 @@ def _upstream_home(
     kept = [prefix for prefix, ttl in ttls.items() if ttl >= 0]
     if kept:
         near = NearReplies(cache, clock, table, PrefixMap(ttls.items()), outermost(kept))
-    return UpstreamHome(upstream, near, backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    bounds = (backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    target = parse_url(backend.url)
+    if isinstance(target, Cluster):
+        from backends.cluster import ClusterUpstream
+
+        del options["url"]
+        return ClusterHome(ClusterUpstream(backend.name, target, **options), near, *bounds, table)
+    return UpstreamHome(RedisUpstream(backend.name, **options), near, *bounds)
 
 
 def outermost(prefixes: list[bytes]) -> list[bytes]:

@@ -575,6 +575,16 @@ def not_atomic(name: str, backend: str) -> CommandError:
     )
 
 
+def one_database(backend: str) -> CommandError:
+    return CommandError(
+        f"ERR backend '{backend}' is a Redis Cluster, which has database 0 alone: SELECT 0, or route these "
+        "keys to another backend"
+    )
+
+
+CROSS_SLOT: Final = "CROSSSLOT Keys in request don't hash to the same slot"
+
+
 def not_movable(key: bytes, backend: str) -> CommandError:
     return CommandError(
         f"CROSSTIER '{quote(key)}' would have to go to or from backend '{backend}' in a form that the other "

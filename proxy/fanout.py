@@ -24,7 +24,7 @@ from proxy.homes import ColdHome, UpstreamHome, parse_reply
 from proxy.keyspace import check_size
 from proxy.moves import MOVES, Move
 from proxy.resp import OK, Argv, Reply, encode_command
-from proxy.router import Route, Router
+from proxy.router import Home, Route, Router
 from proxy.session import Deferred, Session, Slot
 
 log = logging.getLogger("redtier.fanout")
@@ -38,6 +38,7 @@ class Part(Waiter):
         self.split: Split = split
         self.route: Route = route
         self.argv: Argv = []
+        self.home: Home = route.home  # of a cluster the server
         self.names: list[bytes] = []
         self.places: list[int] = []  # which of the command's keys are here
         self.reply: Reply = None
@@ -48,6 +49,10 @@ class Part(Waiter):
             return b""
         self.retried = True
         return encode_command(self.argv)
+
+    def alone(self) -> bool:
+        slot = self.split.slot
+        return slot is not None and slot.alone()
 
     def done(self, wire: bytes, failed: int) -> None:
         self.resolve(parse_reply(wire))
@@ -80,13 +85,10 @@ class Split:
         self.missing = len(self.parts)
         session, spec = self.session, self.spec
         for part in self.parts:
-            home = part.route.home
+            home = part.home
             if isinstance(home, UpstreamHome):
                 # The lane of the session's other commands, so that they keep their order.
-                lane = home.lanes[2 * session.db + session.proto - 2]
-                if lane is None:
-                    lane = home.connect(session.db, session.proto)
-                lane.send(encode_command(part.argv), part)
+                home.shared(session.db, session.proto).send(encode_command(part.argv), part)
                 continue
             handler = spec.handler
             assert handler is not None
@@ -163,12 +165,17 @@ class Fanout:
             for value in argv[position + 1 : position + width]:
                 check_size(route.policy, value)  # before any part is done
             # A store without groups of several keys gets a part for each.
-            single = isinstance(home, ColdHome) and not home.store.atomic_groups
-            owner: object = (home.name, name) if single else home.name
+            owner: object = home
+            if isinstance(home, UpstreamHome):
+                owner = home.step(name)
+            elif isinstance(home, ColdHome) and not home.store.atomic_groups:
+                owner = home, name
             part = parts.get(owner)
             if part is None:
                 part = parts[owner] = Part(split, route)
                 part.argv.append(argv[0])
+                if isinstance(home, UpstreamHome):
+                    part.home = home.of(name)
                 split.parts.append(part)
             part.argv += argv[position : position + width]
             part.names.append(name)
@@ -181,4 +188,6 @@ class Fanout:
             route = self.router.find(name)
             if route.home is not first.home:
                 return errors.cross_tier(spec.title, first.prefix, route.prefix)
+        if isinstance(first.home, UpstreamHome):
+            return CommandError(errors.CROSS_SLOT)
         return errors.not_atomic(spec.title, first.home.name)

@@ -12,11 +12,12 @@ import hiredis
 from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
 from backends.memory import MemoryBackend
 from proxy import errors
+from proxy.commands.spec import CommandSpec
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
-from proxy.resp import Reply, encode_command
+from proxy.resp import Argv, Reply, encode_command
 from proxy.router import MEMORY, UPSTREAM, Home
 from proxy.tier import Tier
 
@@ -146,6 +147,7 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.sharded: bool = False  # a cluster: which server has a key has to be asked
         self._tracker: Tracker | None = None
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
@@ -153,6 +155,23 @@ class UpstreamHome(Home):
     @property
     def in_flight(self) -> int:
         return self.upstream.in_flight
+
+    def of(self, key: bytes) -> UpstreamHome:
+        """The server that has a key, or is to hear of a channel."""
+        return self
+
+    def of_request(self, spec: CommandSpec, argv: Argv) -> UpstreamHome:
+        """The server that a request of some keys, a channel or nothing is for."""
+        return self
+
+    def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
+        """As ``Upstream.redirect``."""
+        return None
+
+    @property
+    def servers(self) -> list[UpstreamHome]:
+        """All that have keys."""
+        return [self]
 
     async def walk(
         self, db: int, prefix: bytes, position: object, limit: int
@@ -223,6 +242,10 @@ class UpstreamHome(Home):
             lane = NearLane(lane, self.near, place)
         self.lanes[place] = lane
         return lane
+
+    def shared(self, db: int, proto: int) -> Lane:
+        """The lane, whether it is there already or not."""
+        return self.lanes[2 * db + proto - 2] or self.connect(db, proto)
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""

@@ -54,6 +54,10 @@ class Home:
         """Whether clients with more commands for it must wait."""
         return self.in_flight >= self.in_flight_max or self.load.bytes >= self.in_flight_bytes_max
 
+    def step(self, key: bytes) -> object:
+        """What is equal for all keys that one command may change together."""
+        return self
+
     @abstractmethod
     async def walk(
         self, db: int, prefix: bytes, position: object, limit: int

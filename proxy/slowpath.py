@@ -294,11 +294,12 @@ class SlowPath:
         if patterns:
             self._router.check_patterns(spec.title, route, patterns)
         alone = True
+        step = home.step(names[0])
         several = len(names) > 1 and spec.name in STRAYS
         for name in names:
             if name != names[0]:
                 several = True
-                if self._router.find(name).home is not home:
+                if self._router.find(name).home.step(name) != step:
                     alone = False
         if not alone or (
             # Reads of several keys are one job on any cold home: they commit nothing.
@@ -312,8 +313,8 @@ class SlowPath:
                 self._fast.park(s, argv, HELD_ORDER)
                 return
             for part in work.parts:
-                if part.route.home.full:
-                    self._fast.stall(s, argv, part.route.home)
+                if part.home.full:
+                    self._fast.stall(s, argv, part.home)
                     return
             spec.calls += 1
             slot = s.wait(1, work, 1 if spec.write else 0)
@@ -365,8 +366,9 @@ class SlowPath:
         if s.write_count:
             self._fast.park(s, argv, HELD_ORDER)
             return
-        if home.full:
-            self._fast.stall(s, argv, home)
+        server = home.of(names[0]) if isinstance(home, UpstreamHome) else home
+        if server.full:
+            self._fast.stall(s, argv, server)
             return
         if isinstance(home, MemoryHome):
             self._fast.at_once(s, spec, argv, route)
@@ -375,7 +377,7 @@ class SlowPath:
         slot = s.wait(1, home, 0)
         self._blocking.hold(s)
         if isinstance(home, UpstreamHome):
-            self._blocking.wait_elsewhere(s, slot, home, argv)
+            self._blocking.wait_elsewhere(s, slot, home, names[0], argv)
             return
         assert isinstance(home, ColdHome)
         assert spec.handler is not None

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Final
 
 from backends.base import Key, Token, Want
+from backends.clusterlanes import REDIRECTS_MAX, redirect_in
 from backends.frames import ReplyFramer
 from proxy import errors
 from proxy.answers import Answer
@@ -40,7 +41,7 @@ from proxy.events import Events, Watch
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import Block, Keyspace, check_size
 from proxy.resp import NULL_ARRAY, OK, Argv, Raw, Reply, encode_command
-from proxy.router import Home, Router
+from proxy.router import Home, Route, Router
 from proxy.session import HELD_CLOSING, Deferred, Session, Told
 
 SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
@@ -153,15 +154,17 @@ class Transactions:
         return Deferred(lambda: self._execute(session, pieces, len(queue.requests)))
 
     def _plan(self, session: Session, requests: list[Argv]) -> list[Piece]:
-        """Each command to its home's piece; raises CROSSTIER where there would be several."""
-        pieces: dict[Home | None, Piece] = {}
-        homes: dict[Home, bytes] = {}  # with a prefix that leads there
+        """Each command to its home's piece; raises CROSSTIER where there would be several.
+
+        A cluster is as many homes as it has slots; what names no key may run wherever the rest does.
+        """
+        pieces: dict[object, Piece] = {}  # by what one step can change
+        steps: dict[object, Route] = {}  # the same, with a route that leads there
         db = session.db
         for place, argv in enumerate(requests):
             spec = lookup(self._table, argv)
             assert spec is not None
             names = self._names(spec, argv) if spec.scope == KEYS else []
-            home: Home | None = None
             if not names and spec.name in SCRIPTS:
                 names = self._unnamed(spec, argv, db)
             routes = [self._router.find(name) for name in names]
@@ -169,22 +172,39 @@ class Transactions:
                 routes = [self._router.find(argv[1])]  # the channel is that Redis' own
             elif not names and spec.name in FORWARD_ONLY:
                 routes = [self._router.of_functions(spec.title)]
-            for route in routes:
-                if homes and route.home not in homes and not self._split:
-                    raise errors.cross_tier_exec(next(iter(homes.values())), route.prefix)
-                homes.setdefault(route.home, route.prefix)
-                if home is not None and route.home is not home:
-                    raise errors.cross_tier(spec.title, homes[home], route.prefix)
-                if home is None and spec.patterns is not None:
+            step: object = None
+            owner: Home | None = None
+            for at, route in enumerate(routes):
+                owner = route.home
+                mine = owner.step(names[at]) if names else _any_step(owner, steps)
+                if isinstance(owner, UpstreamHome):
+                    owner = owner.of_request(spec, argv)
+                if steps and mine not in steps and not self._split:
+                    raise self._apart_in_exec(next(iter(steps.values())), route)
+                steps.setdefault(mine, route)
+                if step is not None and mine != step:
+                    raise self._apart(spec, steps[step], route)
+                if step is None and spec.patterns is not None:
                     self._router.check_patterns(spec.title, route, spec.patterns(argv))
-                home = route.home
-            owner = None if isinstance(home, MemoryHome) else home
-            piece = pieces.setdefault(owner, Piece(owner))
+                step = mine
+            if isinstance(owner, MemoryHome):
+                step = owner = None
+            piece = pieces.setdefault(step, Piece(owner))
             piece.commands.append(Command(place, spec, argv, db, names))
             if spec.name == b"select":
                 with suppress(CommandError):  # its handler says so
                     db = parse_db(argv[1])
         return list(pieces.values())
+
+    def _apart_in_exec(self, first: Route, second: Route) -> CommandError:
+        if first.home is second.home:
+            return CommandError(errors.CROSS_SLOT)
+        return errors.cross_tier_exec(first.prefix, second.prefix)
+
+    def _apart(self, spec: CommandSpec, first: Route, second: Route) -> CommandError:
+        if first.home is second.home:
+            return CommandError(errors.CROSS_SLOT)
+        return errors.cross_tier(spec.title, first.prefix, second.prefix)
 
     def _unnamed(self, spec: CommandSpec, argv: Argv, db: int) -> list[bytes]:
         """The key that a script which names none uses first: where that one is, the script is to run.
@@ -342,11 +362,12 @@ class Transactions:
         requests.append([b"EXEC"])
         before = len(requests) - 1  # replies that go before EXEC's
         if own is None:
-            lane = home.lanes[2 * lane_db + session.proto - 2] or home.connect(lane_db, session.proto)
+            lane = home.shared(lane_db, session.proto)
         else:
             lane = own
             requests.append([b"SELECT", b"%d" % own.db])
         waiter = Answer(len(requests))
+        waiter.step = own is None
         lane.send(b"".join(map(encode_command, requests)), waiter)
         wire = await waiter.future
         if own is not None:
@@ -356,6 +377,8 @@ class Transactions:
         framer.take(before)
         last = framer.take(1)
         assert last is not None
+        if own is not None and redirect_in(wire, True):
+            return False  # a watched key has gone to another server of the cluster
         if last.startswith(b"-"):
             raise CommandError(last[1:-2].decode("utf-8", "replace"))
         if last.startswith((b"*-1", b"_")):
@@ -392,24 +415,33 @@ class Transactions:
                     raise reply
                 watch.token = reply
             elif isinstance(home, UpstreamHome):
-                await self._watch_upstream(session, home, name)
+                watch.home = await self._watch_upstream(session, home, name)
             session.watches.append(watch)
         return OK
 
-    async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> None:
-        own = session.dedicated.get(home)
-        if own is None:
-            own = await home.dedicated(session.db, session.proto, False)
-            if session.held & HELD_CLOSING:  # it has left in the meantime
-                own.release(True)
-                raise CommandError(errors.INTERNAL)
-            session.dedicated[home] = own
-        requests = [[b"SELECT", b"%d" % session.db], [b"WATCH", name]]
-        waiter = Answer(len(requests))
-        own.send(b"".join(map(encode_command, requests)), waiter)
-        wire = await waiter.future
-        if not wire.endswith(b"+OK\r\n"):
-            raise CommandError(wire[:-2].rpartition(b"\r\n-")[2].decode("utf-8", "replace"))
+    async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> UpstreamHome:
+        """The server on which it is watched."""
+        server = home.of(name)
+        for _ in range(REDIRECTS_MAX):
+            own = session.dedicated.get(server)
+            if own is None:
+                own = await server.dedicated(session.db, session.proto, False)
+                if session.held & HELD_CLOSING:  # it has left in the meantime
+                    own.release(True)
+                    raise CommandError(errors.INTERNAL)
+                session.dedicated[server] = own
+            requests = [[b"SELECT", b"%d" % session.db], [b"WATCH", name]]
+            waiter = Answer(len(requests))
+            own.send(b"".join(map(encode_command, requests)), waiter)
+            wire = await waiter.future
+            if wire.endswith(b"+OK\r\n"):
+                return server
+            error = wire[:-2].rpartition(b"\r\n-")[2]
+            redirect = home.redirect(server, b"-" + error + b"\r\n")
+            if redirect is None or redirect[1]:
+                break
+            server = redirect[0]
+        raise CommandError(error.decode("utf-8", "replace"))
 
     def unwatch(self, session: Session) -> None:
         watches, session.watches = session.watches, []
@@ -433,6 +465,12 @@ class Transactions:
             if watch.touched or (watch.existed and not exists):
                 untouched = False
         return untouched
+
+
+def _any_step(home: Home, steps: Iterable[object]) -> object:
+    """For what may run at any server of a cluster: a step there that is due anyway."""
+    of_cluster = (step for step in steps if isinstance(step, tuple) and step[0] is home)
+    return next(of_cluster, home.step(b""))
 
 
 def _measure(session: Session, commands: list[Command], began: int) -> None:

@@ -29,7 +29,14 @@ class UpstreamScripts:
     """What is asked of the Redis backends beside their keys."""
 
     def __init__(self, router: Router) -> None:
-        self._homes: list[UpstreamHome] = [home for home in router.homes if isinstance(home, UpstreamHome)]
+        self._upstreams: list[UpstreamHome] = [
+            home for home in router.homes if isinstance(home, UpstreamHome)
+        ]
+
+    @property
+    def _homes(self) -> list[UpstreamHome]:
+        """Every server that has keys."""
+        return [server for home in self._upstreams for server in home.servers]
 
     def tell(self, argv: Argv, reply: Reply) -> Reply:
         """Send a request to every Redis that is up; the reply is given all the same when one refuses it."""
@@ -79,8 +86,7 @@ class UpstreamScripts:
 async def _ask(home: UpstreamHome, proto: int, argv: Argv) -> bytes:
     """The raw reply, by the lane of clients' own commands."""
     answer = Answer()
-    lane = home.lanes[proto - 2] or home.connect(0, proto)
-    lane.send(encode_command(argv), answer)
+    home.shared(0, proto).send(encode_command(argv), answer)
     return await _wire(answer)
 
 

@@ -1,0 +1,354 @@
+"""A Redis Cluster as one upstream: its nodes, and which of them has which slots.
+
+What is known comes from two sides.  A node that is asked for a slot which it has not says so, and is believed
+at once (``backends.clusterlanes``).  And some node is asked all the time how it sees the cluster
+(``backends.clusterview``): so a failover is seen that no request runs into, and the new primary is found
+where the old one answers nothing.
+
+Order holds by slot: the nodes work side by side, and whatever is sent for one slot is executed in the order
+in which it was sent, also when the slot moves (``NodeLane``).
+
+Durations are milliseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+from urllib.parse import quote
+
+from backends.base import (
+    Counters,
+    Dedicated,
+    Invalidations,
+    Message,
+    Redirect,
+    StoreError,
+    Subscriber,
+    Tracker,
+    Upstream,
+)
+from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, RefusingLane, redirect_words
+from backends.clusterview import Member, parse_nodes
+from backends.lanes import RedisLane
+from backends.redis import RedisDedicated, RedisUpstream
+from backends.topology import Cluster, Endpoint, Topology, parse_url
+from proxy.errors import CommandError, one_database
+from proxy.resp import Argv
+from proxy.slots import SLOTS, key_slot
+
+POLL: Final = 0.25  # seconds between questions
+GRACE: Final = 0.25  # seconds for an answer before another node is asked besides
+
+log: Final = logging.getLogger("redtier.cluster")
+
+
+class ClusterNode(RedisUpstream):
+    """One server of a cluster, at ``address`` (host:port)."""
+
+    def __init__(self, name: str, url: str, address: str, redirects: Redirects, **options: Any) -> None:
+        super().__init__(name, url, **options)
+        self.address = address
+        endpoint = parse_url(url)
+        assert isinstance(endpoint, Endpoint)
+        self.endpoint = endpoint
+        self.asked_at = 0.0  # for its view, in seconds of the loop's clock
+        self._redirects = redirects
+        self._reply_max = options["reply_max"]
+
+    def new_lane(self, db: int, proto: int) -> NodeLane:
+        call_soon = asyncio.get_running_loop().call_soon
+        return NodeLane(self, self._reply_max, call_soon, proto, self._redirects)
+
+    def lane(self, db: int, proto: int) -> RedisLane:
+        if not db:
+            return super().lane(db, proto)
+        return RefusingLane(self, asyncio.get_running_loop().call_soon, one_database(self.name))
+
+    def node_lane(self, proto: int) -> NodeLane:
+        lane = super().lane(0, proto)
+        assert isinstance(lane, NodeLane)
+        return lane
+
+    async def dedicated(self, db: int, proto: int, patient: bool) -> RedisDedicated:
+        if db:
+            raise one_database(self.name)
+        return await super().dedicated(db, proto, patient)
+
+    @property
+    def node_lanes(self) -> list[NodeLane]:
+        return [lane for lane in self._lanes.values() if isinstance(lane, NodeLane)]
+
+
+class AnyNode(Topology):
+    """Whichever node of a cluster is there."""
+
+    moves = False
+
+    def __init__(self, cluster: ClusterUpstream) -> None:
+        self._cluster = cluster
+
+    def __str__(self) -> str:
+        return self._cluster.any().address
+
+    async def primary(self) -> Endpoint:
+        return self._cluster.any().endpoint
+
+    async def close(self) -> None:
+        pass
+
+
+class ClusterUpstream(Upstream, Redirects):
+    """The cluster that the servers of ``target`` belong to; ``options`` are each ``RedisUpstream``'s."""
+
+    def __init__(self, name: str, target: Cluster, *, password: str = "", **options: Any) -> None:
+        self.name = name
+        self.in_flight = 0
+        self.patience = options["timeout"]
+        self.moves = 0  # slots that were taken over by another node
+        self.told: list[
+            Callable[[], None]
+        ] = []  # called when the nodes, or whose the slots are, have changed
+        self._scheme = "rediss://" if target.tls else "redis://"
+        self._user = f"{quote(target.user, safe='')}@" if target.user else ""
+        self._options = {**options, "password": password or target.password}
+        self._seeds = target.seeds
+        self._nodes: dict[str, ClusterNode] = {}
+        for seed in target.seeds:
+            self._node(seed)
+        # Until it is known whose a slot is, any node says so.
+        self._owners: list[ClusterNode] = [self._node(target.seeds[0])] * SLOTS
+        self._epochs = [-1] * SLOTS  # the configuration epoch that each owner had its slot in
+        self._view: tuple[Member, ...] = ()  # as it was believed last
+        # For what any node can do, each time another where need be.
+        self.roaming = RedisUpstream(
+            name, self._url(target.seeds[0]), topology=AnyNode(self), **self._options
+        )
+        self._closed_counters: list[Counters] = []
+        self._polling: asyncio.Task[None] | None = None
+        self._asking: set[ClusterNode] = set()
+        self._due = asyncio.Event()  # somebody should be asked at once
+        self._prefer: ClusterNode | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    # The nodes
+
+    def _node(self, address: str) -> ClusterNode:
+        node = self._nodes.get(address)
+        if node is None:
+            node = ClusterNode(self.name, self._url(address), address, self, **self._options)
+            self._nodes[address] = node
+        return node
+
+    def _url(self, address: str) -> str:
+        return f"{self._scheme}{self._user}{address}"
+
+    def find(self, key: bytes) -> ClusterNode:
+        return self._owners[key_slot(key)]
+
+    def primaries(self) -> list[ClusterNode]:
+        """The nodes that have slots."""
+        return list(dict.fromkeys(self._owners))
+
+    # What nodes say
+
+    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane:
+        node = self._named(address, lane.node)
+        self._has_moved(slot, node)
+        return node.node_lane(lane.proto)
+
+    def asked(self, address: str, lane: NodeLane) -> NodeLane:
+        return self._named(address, lane.node).node_lane(lane.proto)
+
+    def _has_moved(self, slot: int, node: ClusterNode) -> None:
+        before = self._owners[slot]
+        if before is not node:
+            self._owners[slot] = node
+            self._epochs[slot] += 1  # the new owner's is higher than the old one's was
+            self._hand_over({(before, node)}, 1)
+            self._prefer = node
+            self._due.set()
+
+    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
+        if not error.startswith((MOVED, ASK)):
+            return None
+        _, slot, address = redirect_words(error)
+        assert isinstance(server, ClusterNode)
+        node = self._named(address, server)
+        if error.startswith(ASK):
+            return Redirect(node, True)
+        self._has_moved(int(slot), node)
+        return Redirect(node, False)
+
+    def later(self, ms: int, piece: Piece) -> None:
+        asyncio.get_running_loop().call_later(ms / 1000, piece.again)
+
+    def _named(self, address: str, by: Upstream) -> ClusterNode:
+        host, _, port = address.rpartition(":")
+        if not host:  # it does not know what it is called: as we call it
+            assert isinstance(by, ClusterNode)
+            host = by.address.rpartition(":")[0]
+        elif ":" in host and not host.startswith("["):
+            host = f"[{host}]"
+        return self._node(f"{host}:{port}")
+
+    def _hand_over(self, pairs: set[tuple[ClusterNode, ClusterNode]], slots: int) -> None:
+        """Slots have moved, from the first of each pair to the second."""
+        self.moves += slots
+        for before, now in pairs:
+            for lane in before.node_lanes:
+                now.node_lane(lane.proto).follow(lane)
+        for told in self.told:
+            told()
+
+    # What they are asked
+
+    async def _poll(self) -> None:
+        while True:
+            await self._ask_any()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL):
+                    await self._due.wait()
+            self._due.clear()
+
+    async def _ask_any(self) -> str:
+        """Have one node say how it sees the cluster, others after it where it does not; why none has."""
+        nodes = [
+            node for node in dict.fromkeys([*self._owners, *self._nodes.values()]) if node not in self._asking
+        ]
+        # Who was asked last is asked last; whoever is known to be away, after all others.
+        nodes.sort(key=lambda node: (node is not self._prefer, node.state != "up", node.asked_at))
+        self._prefer = None
+        trouble = ""
+        asked: list[asyncio.Task[None]] = []
+        for node in nodes:
+            asked.append(asyncio.create_task(self._ask(node)))
+            done, _ = await asyncio.wait(asked, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
+            if any(not task.exception() for task in done):
+                return ""
+            for task in done:
+                trouble = trouble or str(task.exception())
+                asked.remove(task)
+        while asked:
+            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+            if any(not task.exception() for task in done):
+                return ""
+            asked = [task for task in asked if task not in done]
+            trouble = trouble or str(done.pop().exception())
+        return trouble
+
+    async def _ask(self, node: ClusterNode) -> None:
+        self._asking.add(node)
+        node.asked_at = asyncio.get_running_loop().time()
+        try:
+            reply = await node.call(0, [b"CLUSTER", b"NODES"])
+            assert isinstance(reply, bytes)
+            members = parse_nodes(reply.decode(), node.address)
+        except CommandError as error:
+            raise StoreError(f"{node.address} answers: {error.text}") from None
+        finally:
+            self._asking.discard(node)
+        if members != self._view:
+            self._believe(members)
+
+    def _believe(self, members: tuple[Member, ...]) -> None:
+        """Take over what is newer than what is known."""
+        self._view = members
+        pairs: set[tuple[ClusterNode, ClusterNode]] = set()
+        slots = 0
+        gone: list[ClusterNode] = []
+        for member in members:
+            if member.failed and member.address in self._nodes:
+                gone.append(self._nodes[member.address])
+            if not member.slots:
+                continue
+            node = self._node(member.address)
+            for slot in (slot for each in member.slots for slot in each):
+                if member.epoch >= self._epochs[slot]:
+                    if self._owners[slot] is not node:
+                        pairs.add((self._owners[slot], node))
+                        self._owners[slot] = node
+                        slots += self._epochs[slot] >= 0
+                    self._epochs[slot] = member.epoch
+        owners = set(self._owners)
+        for node in gone:
+            if node not in owners:  # what it owes will not come, and others have its slots
+                node.leave(f"{node.address}: the cluster has given it up")
+        if pairs:
+            self._hand_over(pairs, slots)
+        known = {member.address for member in members}
+        for address, node in list(self._nodes.items()):
+            if address not in known and address not in self._seeds and node not in owners:
+                del self._nodes[address]
+                self._close_later(node)
+
+    # The contract
+
+    async def open(self) -> None:
+        trouble = await self._ask_any()
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
+        if trouble:
+            raise StoreError(trouble)
+        await self.ping()
+
+    async def close(self) -> None:
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.gather(self._polling, return_exceptions=True)
+        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._closing)
+
+    def _close_later(self, node: ClusterNode) -> None:
+        """The cluster has forgotten it."""
+
+        async def close() -> None:
+            await node.close()
+            self._closed_counters.append(node.counters())
+
+        task = asyncio.create_task(close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def ping(self) -> None:
+        await asyncio.gather(*(node.ping() for node in self.primaries()))
+
+    def any(self) -> ClusterNode:
+        """A node for what concerns no key, or all: the first of those that are there, always the same one."""
+        primaries = self.primaries()
+        return next((node for node in primaries if node.state == "up"), primaries[0])
+
+    def lane(self, db: int, proto: int) -> RedisLane:
+        return self.any().lane(db, proto)
+
+    async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
+        return await self.any().dedicated(db, proto, patient)
+
+    async def call(self, db: int, argv: Argv) -> object:
+        return await self.any().call(db, argv)
+
+    def subscriber(self, message: Message) -> Subscriber:
+        from backends.clusterlisteners import ClusterSubscriber
+
+        return ClusterSubscriber(self, message)
+
+    def tracker(self, prefixes: list[bytes], told: Invalidations) -> Tracker:
+        from backends.clusterlisteners import ClusterTracker
+
+        return ClusterTracker(self, prefixes, told)
+
+    @property
+    def state(self) -> str:
+        """``up``, or the state of the first node with slots that is not."""
+        return next((node.state for node in self.primaries() if node.state != "up"), "up")
+
+    def breaker(self) -> str:
+        states = {node.breaker() for node in self.primaries()}
+        return next(state for state in ("open", "half-open", "closed") if state in states)
+
+    def counters(self) -> Counters:
+        each = [*self._closed_counters, *(node.counters() for node in self._nodes.values())]
+        total = Counters(*map(sum, zip(*each, strict=True)))
+        return total._replace(failovers=self.moves)

@@ -1,0 +1,54 @@
+"""How one node of a cluster sees it, from what ``CLUSTER NODES`` answers.
+
+Source: https://redis.io/docs/latest/commands/cluster-nodes/
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+UNUSABLE = ("handshake", "noaddr")
+
+
+class Member(NamedTuple):
+    """One node; ``of`` is the id of its primary, empty for a primary."""
+
+    id: str
+    address: str  # host:port
+    of: str
+    failed: bool  # most primaries say so
+    linked: bool  # as the node that was asked sees it
+    epoch: int  # of the configuration: where two claim a slot, the later one has it
+    slots: tuple[range, ...]
+
+
+def parse_nodes(text: str, asked: str) -> tuple[Member, ...]:
+    """The nodes that can be reached, by id; ``asked`` is the address of the one that answered."""
+    members = [_member(line.split(" "), asked) for line in text.splitlines() if line]
+    return tuple(sorted(member for member in members if member is not None))
+
+
+def _member(fields: list[str], asked: str) -> Member | None:
+    identity, where, flags, primary, _, _, epoch, link, *slots = fields
+    marks = flags.split(",")
+    if any(mark in marks for mark in UNUSABLE):
+        return None
+    host, _, port = where.partition(",")[0].partition("@")[0].rpartition(":")
+    if not host:  # it has not been told yet what it is called
+        host = asked.rpartition(":")[0]
+    elif ":" in host:
+        host = f"[{host}]"
+    return Member(
+        identity,
+        f"{host}:{port}",
+        "" if primary == "-" else primary,
+        "fail" in marks,
+        link == "connected",
+        int(epoch),
+        tuple(_slots(word) for word in slots if not word.startswith("[")),  # those are on their way
+    )
+
+
+def _slots(word: str) -> range:
+    first, _, last = word.partition("-")
+    return range(int(first), int(last or first) + 1)
