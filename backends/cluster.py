@@ -129,7 +129,7 @@ class ClusterUpstream(Upstream, Redirects):
         )
         self._closed_counters: list[Counters] = []
         self._polling: asyncio.Task[None] | None = None
-        self._asking: set[ClusterNode] = set()
+        self._asking: dict[ClusterNode, asyncio.Task[None]] = {}
         self._due = asyncio.Event()  # somebody should be asked at once
         self._prefer: ClusterNode | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -215,42 +215,51 @@ class ClusterUpstream(Upstream, Redirects):
             self._due.clear()
 
     async def _ask_any(self) -> str:
-        """Have one node say how it sees the cluster, others after it where it does not; why none has."""
-        nodes = [
-            node for node in dict.fromkeys([*self._owners, *self._nodes.values()]) if node not in self._asking
-        ]
-        # Who was asked last is asked last; whoever is known to be away, after all others.
+        """Have one node say how it sees the cluster, others besides where it does not; why none has."""
+        nodes = [node for node in (*self.primaries(), *self._nodes.values()) if node not in self._asking]
+        # Whoever may know more first, and whoever is known to be away last.
         nodes.sort(key=lambda node: (node is not self._prefer, node.state != "up", node.asked_at))
         self._prefer = None
-        trouble = ""
         asked: list[asyncio.Task[None]] = []
-        for node in nodes:
-            asked.append(asyncio.create_task(self._ask(node)))
+        trouble = ""
+        for node in dict.fromkeys(nodes):
+            asked.append(self._ask(node))
             done, _ = await asyncio.wait(asked, timeout=GRACE, return_when=asyncio.FIRST_COMPLETED)
-            if any(not task.exception() for task in done):
-                return ""
             for task in done:
-                trouble = trouble or str(task.exception())
                 asked.remove(task)
-        while asked:
-            done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
-            if any(not task.exception() for task in done):
+                if not task.exception():
+                    return ""
+                trouble = trouble or str(task.exception())
+        for answer in asyncio.as_completed(asked):
+            try:
+                await answer
+            except StoreError as error:
+                trouble = trouble or str(error)
+            else:
                 return ""
-            asked = [task for task in asked if task not in done]
-            trouble = trouble or str(done.pop().exception())
         return trouble
 
-    async def _ask(self, node: ClusterNode) -> None:
-        self._asking.add(node)
+    def _ask(self, node: ClusterNode) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._take_view(node))
+        self._asking[node] = task
+
+        def done(task: asyncio.Task[None]) -> None:
+            del self._asking[node]
+            if not task.cancelled():
+                task.exception()  # nobody may be waiting for it any more
+
+        task.add_done_callback(done)
+        return task
+
+    async def _take_view(self, node: ClusterNode) -> None:
+        """Ask a node how it sees the cluster; raises StoreError."""
         node.asked_at = asyncio.get_running_loop().time()
         try:
             reply = await node.call(0, [b"CLUSTER", b"NODES"])
-            assert isinstance(reply, bytes)
-            members = parse_nodes(reply.decode(), node.address)
         except CommandError as error:
             raise StoreError(f"{node.address} answers: {error.text}") from None
-        finally:
-            self._asking.discard(node)
+        assert isinstance(reply, bytes)
+        members = parse_nodes(reply.decode(), node.address)
         if members != self._view:
             self._believe(members)
 
@@ -299,7 +308,10 @@ class ClusterUpstream(Upstream, Redirects):
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
-        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._closing)
+        for task in self._asking.values():
+            task.cancel()
+        nodes = [*self._nodes.values(), self.roaming]
+        await asyncio.gather(*(node.close() for node in nodes), *self._closing, return_exceptions=True)
 
     def _close_later(self, node: ClusterNode) -> None:
         """The cluster has forgotten it."""
@@ -316,7 +328,7 @@ class ClusterUpstream(Upstream, Redirects):
         await asyncio.gather(*(node.ping() for node in self.primaries()))
 
     def any(self) -> ClusterNode:
-        """A node for what concerns no key, or all: the first of those that are there, always the same one."""
+        """A node for what concerns no key, or all: the first of those that are there."""
         primaries = self.primaries()
         return next((node for node in primaries if node.state == "up"), primaries[0])
 

@@ -65,6 +65,7 @@ class NodeLane(RedisLane):
         self.node: Upstream = upstream
         self.proto: int = proto
         self.nodes: Redirects = nodes
+        self.followed: int = 0  # by how many lanes
         self._fences: int = 0
         self._held: list[tuple[bytes, Waiter]] = []
 
@@ -86,7 +87,8 @@ class NodeLane(RedisLane):
     def follow(self, other: NodeLane) -> None:
         """Hold what is sent from now on until ``other`` has answered what was sent to it until now."""
         self._fences += 1
-        other.send_here(PING, Fence(self))
+        other.followed += 1
+        other.send_here(PING, Fence(self, other))
 
     def passed(self) -> None:
         self._fences -= 1
@@ -115,11 +117,13 @@ class RefusingLane(RedisLane):
 class Fence(Waiter):
     """Is answered once all that was sent before it is, whatever the answers are."""
 
-    def __init__(self, lane: NodeLane) -> None:
+    def __init__(self, lane: NodeLane, followed: NodeLane) -> None:
         super().__init__(1)
         self._lane: NodeLane = lane
+        self._followed: NodeLane = followed
 
     def done(self, wire: bytes, failed: int) -> None:
+        self._followed.followed -= 1
         self._lane.passed()
 
     def resolve(self, reply: object) -> None:
@@ -143,7 +147,8 @@ class Forwarded(Waiter):
             self._waiter.done(wire, failed)
 
     def retry(self) -> bytes:
-        return self._waiter.retry()
+        # What has moved on is not to be overtaken by what follows it there.
+        return b"" if self._lane.followed else self._waiter.retry()
 
     def resolve(self, reply: object) -> None:
         raise TypeError("a lane answers in frames")

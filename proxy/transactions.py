@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Final
 
@@ -176,14 +176,15 @@ class Transactions:
             owner: Home | None = None
             for at, route in enumerate(routes):
                 owner = route.home
-                mine = owner.step(names[at]) if names else _any_step(owner, steps)
+                key = names[at] if names else self._any_key(owner, requests)
+                mine = owner.step(key)
                 if isinstance(owner, UpstreamHome):
-                    owner = owner.of_request(spec, argv)
+                    owner = owner.of(key)
                 if steps and mine not in steps and not self._split:
-                    raise self._apart_in_exec(next(iter(steps.values())), route)
+                    raise _apart(next(iter(steps.values())), route, "")
                 steps.setdefault(mine, route)
                 if step is not None and mine != step:
-                    raise self._apart(spec, steps[step], route)
+                    raise _apart(steps[step], route, spec.title)
                 if step is None and spec.patterns is not None:
                     self._router.check_patterns(spec.title, route, spec.patterns(argv))
                 step = mine
@@ -196,15 +197,15 @@ class Transactions:
                     db = parse_db(argv[1])
         return list(pieces.values())
 
-    def _apart_in_exec(self, first: Route, second: Route) -> CommandError:
-        if first.home is second.home:
-            return CommandError(errors.CROSS_SLOT)
-        return errors.cross_tier_exec(first.prefix, second.prefix)
-
-    def _apart(self, spec: CommandSpec, first: Route, second: Route) -> CommandError:
-        if first.home is second.home:
-            return CommandError(errors.CROSS_SLOT)
-        return errors.cross_tier(spec.title, first.prefix, second.prefix)
+    def _any_key(self, home: Home, requests: list[Argv]) -> bytes:
+        """A key by which what names none goes where the rest of the transaction at this home does."""
+        for argv in requests:
+            spec = lookup(self._table, argv)
+            assert spec is not None
+            for name in self._names(spec, argv) if spec.scope == KEYS else ():
+                if self._router.find(name).home is home:
+                    return name
+        return b""
 
     def _unnamed(self, spec: CommandSpec, argv: Argv, db: int) -> list[bytes]:
         """The key that a script which names none uses first: where that one is, the script is to run.
@@ -467,10 +468,13 @@ class Transactions:
         return untouched
 
 
-def _any_step(home: Home, steps: Iterable[object]) -> object:
-    """For what may run at any server of a cluster: a step there that is due anyway."""
-    of_cluster = (step for step in steps if isinstance(step, tuple) and step[0] is home)
-    return next(of_cluster, home.step(b""))
+def _apart(first: Route, second: Route, title: str) -> CommandError:
+    """Keys of two routes can't be one step; ``title`` is the command that would have both, if one would."""
+    if first.home is second.home:
+        return CommandError(errors.CROSS_SLOT)
+    if title:
+        return errors.cross_tier(title, first.prefix, second.prefix)
+    return errors.cross_tier_exec(first.prefix, second.prefix)
 
 
 def _measure(session: Session, commands: list[Command], began: int) -> None:

@@ -104,14 +104,27 @@ class Cluster:
     def owner(self, key: bytes | int) -> RedisServer:
         """The node that has a key, or a slot."""
         slot = key if isinstance(key, int) else key_slot(key)
-        asked = next(node for node in self.nodes if node in Server.running)
+        return self.owner_by(next(node for node in self.nodes if node in Server.running), slot)
+
+    def owner_by(self, asked: RedisServer, slot: int) -> RedisServer:
+        """The node that has a slot, as one sees it."""
         for line in self.view(asked):
             for word in line[8:]:
                 first, _, last = word.partition("-")
                 if not word.startswith("[") and int(first) <= slot <= int(last or first):
-                    port = int(line[1].partition("@")[0].rpartition(":")[2])
-                    return next(node for node in self.nodes if node.port == port)
+                    return self._node(line)
         raise LookupError(f"nobody has slot {slot}")
+
+    def replica_of(self, primary: RedisServer) -> RedisServer:
+        identity = self.id(primary)
+        return next(self._node(line) for line in self.view(primary) if line[3] == identity)
+
+    def has_slots(self, node: RedisServer) -> bool:
+        return any(self._node(line) is node and len(line) > 8 for line in self.view(node))
+
+    def _node(self, line: list[str]) -> RedisServer:
+        port = int(line[1].partition("@")[0].rpartition(":")[2])
+        return next(node for node in self.nodes if node.port == port)
 
     # Moving slots
 
@@ -128,9 +141,8 @@ class Cluster:
         return len(names)
 
     def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
-        for node in (target, source, *self.primaries):
-            if node in Server.running:
-                self.cluster(node, f"SETSLOT {slot} NODE {self.id(target)}")
+        for node in (target, source):  # the others hear of it
+            self.cluster(node, f"SETSLOT {slot} NODE {self.id(target)}")
 
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         self.begin_move(slot, source, target)
