@@ -322,13 +322,6 @@ class Counters(NamedTuple):
     bytes_out: int
 
 
-class Redirect(NamedTuple):
-    """Another server of a cluster; with ``asking``, each request must be announced to it by ASKING."""
-
-    server: Upstream
-    asking: bool
-
-
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream:
     """A Redis that commands are forwarded to."""
@@ -393,3 +386,10 @@ class Upstream:
 
     @abstractmethod
     def counters(self) -> Counters: ...
+
+
+class Redirect(NamedTuple):
+    """Another server of a cluster; with ``asking``, each request must be announced to it by ASKING."""
+
+    server: Upstream
+    asking: bool

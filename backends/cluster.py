@@ -101,14 +101,33 @@ class AnyNode(Topology):
         pass
 
 
-class ClusterUpstream(Upstream, Redirects):
+class NodeAnswers(Redirects):
+    """Has a cluster hear what its nodes say of each other."""
+
+    def __init__(self, cluster: ClusterUpstream, patience: int) -> None:
+        self.patience = patience
+        self._cluster = cluster
+
+    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane:
+        node = self._cluster.named(address, lane.node)
+        self._cluster.moved(slot, node)
+        return node.node_lane(lane.proto)
+
+    def asked(self, address: str, lane: NodeLane) -> NodeLane:
+        return self._cluster.named(address, lane.node).node_lane(lane.proto)
+
+    def later(self, ms: int, piece: Piece) -> None:
+        asyncio.get_running_loop().call_later(ms / 1000, piece.again)
+
+
+class ClusterUpstream(Upstream):
     """The cluster that the servers of ``target`` belong to; ``options`` are each ``RedisUpstream``'s."""
 
     def __init__(self, name: str, target: Cluster, *, password: str = "", **options: Any) -> None:
         self.name = name
         self.in_flight = 0
-        self.patience = options["timeout"]
-        self.moves = 0  # slots that were taken over by another node
+        self._answers = NodeAnswers(self, options["timeout"])
+        self._moves = 0  # slots that were taken over by another node
         self.told: list[
             Callable[[], None]
         ] = []  # called when the nodes, or whose the slots are, have changed
@@ -139,7 +158,7 @@ class ClusterUpstream(Upstream, Redirects):
     def _node(self, address: str) -> ClusterNode:
         node = self._nodes.get(address)
         if node is None:
-            node = ClusterNode(self.name, self._url(address), address, self, **self._options)
+            node = ClusterNode(self.name, self._url(address), address, self._answers, **self._options)
             self._nodes[address] = node
         return node
 
@@ -155,15 +174,8 @@ class ClusterUpstream(Upstream, Redirects):
 
     # What nodes say
 
-    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane:
-        node = self._named(address, lane.node)
-        self._has_moved(slot, node)
-        return node.node_lane(lane.proto)
-
-    def asked(self, address: str, lane: NodeLane) -> NodeLane:
-        return self._named(address, lane.node).node_lane(lane.proto)
-
-    def _has_moved(self, slot: int, node: ClusterNode) -> None:
+    def moved(self, slot: int, node: ClusterNode) -> None:
+        """A node says that another has the slot."""
         before = self._owners[slot]
         if before is not node:
             self._owners[slot] = node
@@ -177,16 +189,14 @@ class ClusterUpstream(Upstream, Redirects):
             return None
         _, slot, address = redirect_words(error)
         assert isinstance(server, ClusterNode)
-        node = self._named(address, server)
+        node = self.named(address, server)
         if error.startswith(ASK):
             return Redirect(node, True)
-        self._has_moved(int(slot), node)
+        self.moved(int(slot), node)
         return Redirect(node, False)
 
-    def later(self, ms: int, piece: Piece) -> None:
-        asyncio.get_running_loop().call_later(ms / 1000, piece.again)
-
-    def _named(self, address: str, by: Upstream) -> ClusterNode:
+    def named(self, address: str, by: Upstream) -> ClusterNode:
+        """The node that another one calls so."""
         host, _, port = address.rpartition(":")
         if not host:  # it does not know what it is called: as we call it
             assert isinstance(by, ClusterNode)
@@ -197,7 +207,7 @@ class ClusterUpstream(Upstream, Redirects):
 
     def _hand_over(self, pairs: set[tuple[ClusterNode, ClusterNode]], slots: int) -> None:
         """Slots have moved, from the first of each pair to the second."""
-        self.moves += slots
+        self._moves += slots
         for before, now in pairs:
             for lane in before.node_lanes:
                 now.node_lane(lane.proto).follow(lane)
@@ -363,4 +373,4 @@ class ClusterUpstream(Upstream, Redirects):
     def counters(self) -> Counters:
         each = [*self._closed_counters, *(node.counters() for node in self._nodes.values())]
         total = Counters(*map(sum, zip(*each, strict=True)))
-        return total._replace(failovers=self.moves)
+        return total._replace(failovers=self._moves)
