@@ -147,16 +147,16 @@ class Fanout:
             return Deferred(Move(move, self.router, session.db, argv).run)
         names = [argv[position] for position in positions]
         if "request_policy:multi_shard" not in spec.tips or spec.handler is None:
-            refusal = self._refusal(spec, names)
+            error = refusal(self.router, spec, names)
             if can_gather(spec):
-                gather = Gather(spec, self.router, self.clock, session.db, argv, names, refusal)
+                gather = Gather(spec, self.router, self.clock, session.db, argv, names, error)
                 return Deferred(gather.run)
-            raise refusal
+            raise error
         width = spec.legacy_keys[2]  # a key and the arguments that go with it, such as MSET's values
         if (len(argv) - 1) % width:
             raise errors.wrong_arity(spec.title)
         if "response_policy:agg_min" in spec.tips:  # MSETNX: all or nothing, which parts can't be
-            raise self._refusal(spec, names)
+            raise refusal(self.router, spec, names)
         parts: dict[object, Part] = {}
         split = Split(session, spec, len(positions), [])
         for place, (position, name) in enumerate(zip(positions, names, strict=True)):
@@ -182,12 +182,14 @@ class Fanout:
             part.places.append(place)
         return split
 
-    def _refusal(self, spec: CommandSpec, names: list[bytes]) -> CommandError:
-        first = self.router.find(names[0])
-        for name in names:
-            route = self.router.find(name)
-            if route.home is not first.home:
-                return errors.cross_tier(spec.title, first.prefix, route.prefix)
-        if isinstance(first.home, UpstreamHome):
-            return CommandError(errors.CROSS_SLOT)
-        return errors.not_atomic(spec.title, first.home.name)
+
+def refusal(router: Router, spec: CommandSpec, names: list[bytes]) -> CommandError:
+    """Why a command on these keys, which no single step can have, is not run."""
+    first = router.find(names[0])
+    for name in names:
+        route = router.find(name)
+        if route.home is not first.home:
+            return errors.cross_tier(spec.title, first.prefix, route.prefix)
+    if isinstance(first.home, UpstreamHome):
+        return CommandError(errors.CROSS_SLOT)
+    return errors.not_atomic(spec.title, first.home.name)

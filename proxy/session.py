@@ -583,6 +583,10 @@ class Server:
         """FUNCTION, but for HELP; may be a Deferred."""
 
     @abstractmethod
+    def modules(self, session: Session) -> Reply:
+        """MODULE LIST; may be a Deferred."""
+
+    @abstractmethod
     def execute(self, session: Session) -> Reply:
         """EXEC of what the session has queued; may be a Deferred."""
 

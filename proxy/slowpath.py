@@ -43,6 +43,7 @@ from proxy.events import Events
 from proxy.fanout import Fanout
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import check_size
+from proxy.modules import Inquiry
 from proxy.monitor import Monitors
 from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple
 from proxy.router import COLD, UPSTREAM, Route, Router
@@ -282,6 +283,9 @@ class SlowPath:
         except InvalidKeys:
             positions = []
         names = [argv[position] for position in positions]
+        if spec.asks and not spec.flags & (BLOCKING | PUBSUB | ADMIN):
+            self._defer(s, spec, argv, Deferred(Inquiry(self._router, s, spec, argv).run))
+            return
         for name in names:
             if len(name) > self._key_max:
                 raise errors.too_large(len(name), self._key_max, "key_max")

@@ -102,9 +102,13 @@ class Transactions:
             if spec.handler is None:
                 raise errors.not_served_yet(spec.title)
             return
+        if spec.asks:
+            raise errors.not_in_exec(spec.title)
         names = self._names(spec, argv)
         if not names and spec.name in FORWARD_ONLY:
             self._router.of_functions(spec.title)
+        if not names and spec.upstream and spec.flags & (ADMIN | PUBSUB):
+            raise errors.not_shared(spec.title)
         for name in names:
             if len(name) > self._key_max:
                 raise errors.too_large(len(name), self._key_max, "key_max")
@@ -172,6 +176,8 @@ class Transactions:
                 routes = [self._router.find(argv[1])]  # the channel is that Redis' own
             elif not names and spec.name in FORWARD_ONLY:
                 routes = [self._router.of_functions(spec.title)]
+            elif not names and spec.upstream:
+                routes = [self._router.of_backend(spec.upstream)]
             step: object = None
             owner: Home | None = None
             for at, route in enumerate(routes):

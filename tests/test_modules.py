@@ -47,6 +47,7 @@ def test_they_are_answered_as_the_redis_answers_them(clients: tuple[RawClient, R
     for proto in (2, 3):
         for line in (
             f"HELLO {proto}",
+            "MODULE LIST",
             "TESTS.SET k v",
             "tests.get k",
             "TESTS.GET k",
@@ -57,11 +58,25 @@ def test_they_are_answered_as_the_redis_answers_them(clients: tuple[RawClient, R
             "TESTS.GET l",
             "TESTS.SET hot k v",
             "COMMAND GETKEYS TESTS.PAIRS a 1 b 2",
+            "TESTS.WAIT k 1",
+            "TESTS.COUNTED 2 a b c",
+            "TESTS.COUNTED 9 a",
+            "TESTS.AFTER a FROM b c",
+            "TESTS.AFTER a",
+            "TESTS.LAST a b c 2",
+            "TESTS.LAST a b 0",
+            "TESTS.LAST",
+            "TESTS.BOTH KEYED k",
+            "TESTS.BOTH KEYLESS",
+            "TESTS.BOTH NOSUCH k",
+            "TESTS.BOTH",
         ):
             ours, theirs = client.ask(line), direct.ask(line)
             assert line.startswith("HELLO") or ours == theirs, line
-    client.send("MULTI", "TESTS.SET k v", "TESTS.GET k", "EXEC")
-    assert [client.frame() for _ in range(4)][3] == b"*2\r\n+OK\r\n$1\r\nv\r\n"
+    transaction = ["MULTI", "TESTS.SET k v", "TESTS.GET k", "TESTS.KEYLESS a", "TESTS.AFTER FROM k", "EXEC"]
+    for each in (client, direct):
+        each.send(*transaction)
+    assert [client.frame() for _ in transaction] == [direct.frame() for _ in transaction]
 
 
 def test_elsewhere_and_where_they_can_not_be_sent_they_are_refused(
@@ -72,6 +87,19 @@ def test_elsewhere_and_where_they_can_not_be_sent_they_are_refused(
         b"-ERR 'tests.get' is not served on this tier (memory): use a key whose prefix is routed to Redis\r\n"
     )
     assert client.ask("TESTS.PAIRS a 1 hot:b 2").startswith(b"-CROSSTIER")
+    for line in (
+        "TESTS.LAST a hot:b c 2",
+        "TESTS.AFTER FROM hot:b",
+        "TESTS.COUNTED 1 hot:b",
+        "TESTS.BOTH KEYED hot:k",
+    ):
+        assert b" is not served on this tier (memory)" in client.ask(line), line
+    for line in ("TESTS.LAST a b hot:c 2", "TESTS.AFTER FROM a hot:b", "TESTS.COUNTED 2 a hot:b"):
+        assert client.ask(line).startswith(b"-CROSSTIER"), line
+    client.send("MULTI", "TESTS.LAST a b 1", "EXEC")
+    refusal, aborted = [client.frame() for _ in range(3)][1:]
+    assert refusal.startswith(b"-ERR 'tests.last' asks backends that must be waited for")
+    assert aborted.startswith(b"-EXECABORT")
     assert client.ask("TESTS.ADMIN").startswith(b"-ERR 'tests.admin' is not sent over the connections")
     assert client.ask("PING") == b"+PONG\r\n"
 

@@ -238,6 +238,7 @@ class CommandSpec:
         )
 
         self.upstream: str = upstream
+        self.asks: bool = False  # where a request's keys stand, only that Redis can say
         self.kept: bool = name in KEPT
         self.handler: Handler | None = None
         # The handler, once the command is timed by samples (see ``Dispatcher``); None: each call by itself.
