@@ -288,7 +288,8 @@ class Blocking:
                 await elsewhere.turn()
                 wire = await self._ask_there(elsewhere, own, argv, asking)
                 reply = Raw(wire)
-                own.release(not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
+                # An UNBLOCK that comes late must not end what the next client waits for on it.
+                own.release(not elsewhere.unblock and not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
                 own = None
                 redirect = home.redirect(elsewhere.home, wire)
                 if redirect is None:

@@ -41,6 +41,7 @@ class Home:
         self.flushable: bool = flushable
         self.in_flight_max: int = in_flight_max
         self.in_flight_bytes_max: int = in_flight_bytes_max
+        self.sharded: bool = False  # several servers: which one has a key has to be asked
         self.load: Load = Load()
         self.down: str = ""  # why it can't serve, or empty
 
@@ -106,6 +107,12 @@ class Router:
         self.routes: list[Route] = sorted(routes, key=lambda route: route.prefix)
         self.map: PrefixMap[Route] = PrefixMap((route.prefix, route) for route in routes)
         self.homes: list[Home] = list(dict.fromkeys(route.home for route in self.routes))
+        redis = [route for route in self.routes if route.kind == UPSTREAM]
+        only = redis[0] if len({route.home for route in redis}) == 1 else None
+        # A route to the only Redis server, if there is one and no more.
+        self.redis: Route | None = None if only is None or only.home.sharded else only
+        # The same where every route leads there: what names no key is its affair too.
+        self.alone: Route | None = self.redis if len(self.homes) == 1 else None
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)

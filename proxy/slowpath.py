@@ -46,7 +46,7 @@ from proxy.keyspace import check_size
 from proxy.modules import Inquiry
 from proxy.monitor import Monitors
 from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple
-from proxy.router import COLD, UPSTREAM, Route, Router
+from proxy.router import COLD, UPSTREAM, Home, Route, Router
 from proxy.scheduler import Scheduler
 from proxy.session import (
     HELD_BARRIER,
@@ -261,6 +261,10 @@ class SlowPath:
             if s.write_count:
                 self._fast.park(s, argv, HELD_ORDER)
                 return
+        if spec.name == b"wait" and self._router.redis is not None:
+            # For all that its Redis has executed until now; of the rest nothing has a replica.
+            self._wait_elsewhere(s, spec, argv, self._router.redis.home, b"")
+            return
         began = now_ns()
         try:
             reply = spec.handler(s, argv)
@@ -336,15 +340,7 @@ class SlowPath:
             for name in names:
                 if self._router.find(name).limited:
                     self._check_sizes(self._router.find(name), argv)
-            sent = argv
-            if spec.group == "scripting":
-                sent = to_upstream(argv)
-                if sent is not argv:
-                    s.reader.start = -1  # what came is not what goes
-            self._fast.forward(s, spec, sent, route, 1 if spec.write else 0)
-            self._fast.end_run(s)
-            if s.parked is sent:
-                s.parked = argv
+            self._forward(s, spec, argv, route)
         elif spec.handler is None:
             if not spec.forwardable:  # nor would a redis route take it
                 raise errors.not_served_yet(spec.title)
@@ -358,35 +354,60 @@ class SlowPath:
         else:
             self._fast.at_once(s, spec, argv, route)
 
+    def _forward(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> None:
+        """Send a command as a run of its own."""
+        sent = argv
+        if spec.group == "scripting":
+            sent = to_upstream(argv)
+            if sent is not argv:
+                s.reader.start = -1  # what came is not what goes
+        self._fast.forward(s, spec, sent, route, 1 if spec.write else 0)
+        self._fast.end_run(s)
+        if s.parked is sent:
+            s.parked = argv
+
     def _block(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]) -> None:
         """A command that may wait for one of its keys to be written."""
         home = route.home
         if spec.handler is None and not isinstance(home, UpstreamHome):
             raise errors.not_served(spec.title, home.type)
         if isinstance(home, UpstreamHome) and spec.group == "stream" and not _may_wait(argv):
-            self._fast.forward(s, spec, argv, route, 1 if spec.write else 0)
-            self._fast.end_run(s)
+            self._forward(s, spec, argv, route)
+            return
+        if isinstance(home, UpstreamHome):
+            self._wait_elsewhere(s, spec, argv, home, names[0])
             return
         if s.write_count:
             self._fast.park(s, argv, HELD_ORDER)
             return
-        server = home.of(names[0]) if isinstance(home, UpstreamHome) else home
-        if server.full:
-            self._fast.stall(s, argv, server)
-            return
         if isinstance(home, MemoryHome):
             self._fast.at_once(s, spec, argv, route)
+            return
+        if home.full:
+            self._fast.stall(s, argv, home)
             return
         spec.calls += 1
         slot = s.wait(1, home, 0)
         self._blocking.hold(s)
-        if isinstance(home, UpstreamHome):
-            self._blocking.wait_elsewhere(s, slot, home, names[0], argv)
-            return
         assert isinstance(home, ColdHome)
         assert spec.handler is not None
         first = First(self._blocking, s, slot, spec, route, names)
         home.submit(first, spec.handler, argv, s.db, spec.need, names)
+
+    def _wait_elsewhere(self, s: Session, spec: CommandSpec, argv: Argv, home: Home, key: bytes) -> None:
+        """A command for which its Redis may have its client wait."""
+        assert isinstance(home, UpstreamHome)
+        if s.write_count:
+            self._fast.park(s, argv, HELD_ORDER)
+            return
+        server = home.of(key)
+        if server.full:
+            self._fast.stall(s, argv, server)
+            return
+        spec.calls += 1
+        slot = s.wait(1, home, 0)
+        self._blocking.hold(s)
+        self._blocking.wait_elsewhere(s, slot, home, key, argv)
 
     def _submit_alone(
         self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]
@@ -404,15 +425,17 @@ class SlowPath:
 
     def _without_keys(self, s: Session, spec: CommandSpec, argv: Argv) -> None:
         """No keys, or some that can't be told: the handler says what is wrong, as Redis does."""
+        alone = self._router.alone
+        if spec.group == "scripting" and alone is not None:
+            self._forward(s, spec, argv, alone)
+            return
         if spec.name in FORWARD_ONLY:
-            self._fast.forward(s, spec, argv, self._router.of_functions(spec.title), 1 if spec.write else 0)
-            self._fast.end_run(s)
+            self._forward(s, spec, argv, self._router.of_functions(spec.title))
             return
         if spec.upstream:
             if spec.flags & (BLOCKING | PUBSUB | ADMIN):
                 raise errors.not_shared(spec.title)
-            self._fast.forward(s, spec, argv, self._router.of_backend(spec.upstream), 1 if spec.write else 0)
-            self._fast.end_run(s)
+            self._forward(s, spec, argv, self._router.of_backend(spec.upstream))
             return
         if spec.handler is None:
             raise errors.not_served_yet(spec.title)

@@ -46,6 +46,10 @@ from proxy.session import HELD_CLOSING, Deferred, Session, Told
 
 SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
 PUBLISH: Final = (b"publish", b"spublish")
+OF_ALL_KEYS: Final = (*SCRIPTS, b"dbsize", b"keys", b"randomkey", b"wait")
+"""Commands without keys that the only Redis there is can run among the others."""
+FLUSHES: Final = (b"flushall", b"flushdb")
+"""And those that it may only be sent where it is flushable."""
 REPLY_MAX: Final = 1 << 40  # bytes; an upstream's replies were bounded when they came in
 
 
@@ -169,7 +173,8 @@ class Transactions:
             spec = lookup(self._table, argv)
             assert spec is not None
             names = self._names(spec, argv) if spec.scope == KEYS else []
-            if not names and spec.name in SCRIPTS:
+            alone = None if names else self._alone(spec)
+            if not names and spec.name in SCRIPTS and alone is None:
                 names = self._unnamed(spec, argv, db)
             routes = [self._router.find(name) for name in names]
             if spec.name in PUBLISH and isinstance(self._router.find(argv[1]).home, UpstreamHome):
@@ -178,6 +183,8 @@ class Transactions:
                 routes = [self._router.of_functions(spec.title)]
             elif not names and spec.upstream:
                 routes = [self._router.of_backend(spec.upstream)]
+            elif alone is not None:
+                routes = [alone]
             step: object = None
             owner: Home | None = None
             for at, route in enumerate(routes):
@@ -202,6 +209,14 @@ class Transactions:
                 with suppress(CommandError):  # its handler says so
                     db = parse_db(argv[1])
         return list(pieces.values())
+
+    def _alone(self, spec: CommandSpec) -> Route | None:
+        """A route to the only Redis there is, where it can run what speaks of all keys among the others."""
+        alone = self._router.alone
+        if alone is None:
+            return None
+        flush = spec.name in FLUSHES and alone.home.flushable
+        return alone if flush or spec.name in OF_ALL_KEYS else None
 
     def _any_key(self, home: Home, requests: list[Argv]) -> bytes:
         """A key by which what names none goes where the rest of the transaction at this home does."""

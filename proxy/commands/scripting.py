@@ -140,6 +140,7 @@ def to_upstream(argv: Argv) -> Argv:
     name = argv[0].lower()
     if name in (b"eval", b"eval_ro"):
         with suppress(CommandError):  # what is wrong with it the Redis says
+            _count(argv)
             SCRIPTS.load(argv[1])
     elif name in (b"evalsha", b"evalsha_ro") and SCRIPTS.has(argv[1]):
         return [name.replace(b"sha", b""), SCRIPTS.get(argv[1]).text, *argv[2:]]
@@ -147,7 +148,12 @@ def to_upstream(argv: Argv) -> Argv:
 
 
 def _count(argv: Argv) -> int:
-    """The number of keys; what it may not be is refused before a script is looked for."""
+    """The number of keys; what it may not be is refused before a script is looked for.
+
+    But what can be no script's digest is not looked for at all.
+    """
+    if argv[0][4:7].lower() == b"sha" and len(argv[1]) != 40:
+        raise CommandError(errors.NO_SCRIPT)
     count = parse_int(argv[2])
     if count > len(argv) - 3:
         raise CommandError(errors.TOO_MANY_KEYS)
