@@ -34,6 +34,7 @@ from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
 from proxy.router import Home, Route, Router
+from proxy.tally import Overload
 
 
 def build_router(
@@ -82,6 +83,7 @@ def _upstream_home(
     # As for other backends: what was taken can be read again, whatever a client may leave unread.
     reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
     options = {"reply_max": reply_max, **_own(backend, BackendConfig)}
+    overload = Overload() if options.pop("overload") == "refuse" else None
     near = None
     ttls = {
         route.prefix: route.cache_ttl if route.cache and route.backend == backend.name else -1
@@ -96,8 +98,13 @@ def _upstream_home(
         from backends.cluster import ClusterUpstream
 
         del options["url"]
-        return ClusterHome(ClusterUpstream(backend.name, target, **options), near, *bounds, table)
-    return UpstreamHome(RedisUpstream(backend.name, **options), near, *bounds)
+        home: UpstreamHome = ClusterHome(
+            ClusterUpstream(backend.name, target, **options), near, *bounds, table
+        )
+    else:
+        home = UpstreamHome(RedisUpstream(backend.name, **options), near, *bounds)
+    home.overload = overload
+    return home
 
 
 def outermost(prefixes: list[bytes]) -> list[bytes]:

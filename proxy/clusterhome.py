@@ -38,6 +38,7 @@ class ClusterHome(UpstreamHome):
         if server is None:
             bounds = (self.flushable, self.in_flight_max, self.in_flight_bytes_max)
             server = self._servers[node] = UpstreamHome(node, self.near, *bounds)
+            server.overload = self.overload
         return server
 
     def of(self, key: bytes) -> UpstreamHome:

@@ -192,6 +192,7 @@ class RedisBackend(BackendConfig):
     backoff_max: Timeout = duration("2s")
     breaker_failures: Count = 5
     retry_reads: bool = True
+    overload: Literal["wait", "refuse"] = "wait"
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")
 

@@ -526,6 +526,14 @@ def upstream(backend: str, reason: str) -> CommandError:
     return CommandError(f"UPSTREAM backend '{backend}': {reason}")
 
 
+def overloaded(backend: str) -> CommandError:
+    return upstream(
+        backend,
+        "as much waits for it as may (in_flight_max, in_flight_bytes_max); the command was not executed, "
+        "try again later",
+    )
+
+
 def too_large(size: int, limit: int, option: str) -> CommandError:
     return CommandError(
         f"TOOLARGE {size} bytes are over the limit of {limit}: send less, or raise '{option}'"

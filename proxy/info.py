@@ -397,6 +397,8 @@ def _tier(source: InfoSource, home: Home) -> str:
         }
     elif isinstance(home, UpstreamHome):
         counters |= {"breaker": home.upstream.breaker(), **home.upstream.counters()._asdict()}
+        if home.overload is not None:
+            counters["overloaded"] = home.overload.refused
         near = home.near
         if near is not None:
             counters |= {

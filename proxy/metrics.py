@@ -104,6 +104,11 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     )
     yield from _each(
         "backend",
+        {home.name: home.overload for home in homes if home.overload is not None},
+        (Counter, "redtier_upstream_overloaded", "Requests refused: too many wait.", lambda o: o.refused),
+    )
+    yield from _each(
+        "backend",
         {home.name: home.upstream for home in homes if isinstance(home, UpstreamHome)},
         (
             Gauge,

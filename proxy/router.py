@@ -16,7 +16,7 @@ from proxy.errors import cross_tier, no_functions
 from proxy.keyspace import KeyPolicy, Keyspace
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX
-from proxy.tally import Load, Tally
+from proxy.tally import Load, Overload, Tally
 
 # Values of Home.kind and Route.kind.
 MEMORY: Final = 0
@@ -43,6 +43,7 @@ class Home:
         self.in_flight_bytes_max: int = in_flight_bytes_max
         self.sharded: bool = False  # several servers: which one has a key has to be asked
         self.load: Load = Load()
+        self.overload: Overload | None = None  # else clients with more than it may have in flight are held
         self.down: str = ""  # why it can't serve, or empty
 
     @property
