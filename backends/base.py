@@ -385,6 +385,10 @@ class Upstream:
         """``closed``, ``open`` (nobody tries to connect), or ``half-open`` (somebody finds out)."""
 
     @abstractmethod
+    def occupied(self) -> int:
+        """Connections that one client each has for itself now (``dedicated``)."""
+
+    @abstractmethod
     def counters(self) -> Counters: ...
 
 

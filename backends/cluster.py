@@ -370,6 +370,9 @@ class ClusterUpstream(Upstream):
         states = {node.breaker() for node in self.primaries()}
         return next(state for state in ("open", "half-open", "closed") if state in states)
 
+    def occupied(self) -> int:
+        return sum(node.occupied() for node in self._nodes.values())
+
     def counters(self) -> Counters:
         each = [*self._closed_counters, *(node.counters() for node in self._nodes.values())]
         total = Counters(*map(sum, zip(*each, strict=True)))

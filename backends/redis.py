@@ -187,7 +187,7 @@ class RedisUpstream(Upstream):
             self._dedicated -= 1
         if self._breaker.open:
             raise StoreError(self._breaker.reason)
-        if self._dedicated >= self._dedicated_max:
+        if self._dedicated >= self._dedicated_max and not self._drop_idle():
             raise StoreError(
                 f"{self._dedicated_max} clients have connections of their own to {self._topology}, "
                 "which is dedicated_max"
@@ -201,6 +201,15 @@ class RedisUpstream(Upstream):
             self._dedicated -= 1
             raise
         return RedisDedicated(self, lane, link, db, proto, patient)
+
+    def _drop_idle(self) -> bool:
+        """Close a connection that is kept for a client of another kind; whether there was one."""
+        for idle in self._idle.values():
+            if idle:
+                self._dedicated -= 1
+                idle.pop(0).link.give_up("its place is needed")
+                return True
+        return False
 
     def take_back(self, dedicated: RedisDedicated, clean: bool) -> None:
         idle = self._idle.setdefault((dedicated.db, dedicated.proto, dedicated.patient), [])
@@ -244,6 +253,9 @@ class RedisUpstream(Upstream):
 
     def breaker(self) -> str:
         return self._breaker.state
+
+    def occupied(self) -> int:
+        return self._dedicated - sum(map(len, self._idle.values()))
 
     def counters(self) -> Counters:
         lanes = self._lanes.values()

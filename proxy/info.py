@@ -396,7 +396,9 @@ def _tier(source: InfoSource, home: Home) -> str:
             "expired": home.expired,
         }
     elif isinstance(home, UpstreamHome):
-        counters |= {"breaker": home.upstream.breaker(), **home.upstream.counters()._asdict()}
+        upstream = home.upstream
+        counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}
+        counters |= upstream.counters()._asdict()
         if home.overload is not None:
             counters["overloaded"] = home.overload.refused
         near = home.near

@@ -116,6 +116,12 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
             "Whether the breaker is.",
             lambda u: u.breaker() != "closed",
         ),
+        (
+            Gauge,
+            "redtier_upstream_dedicated",
+            "Connections that one client each has for itself.",
+            lambda u: u.occupied(),
+        ),
     )
     yield from _each(
         "backend",

@@ -26,6 +26,16 @@ class Place:
         self.port, self.proxy, self.direct = redtier.port, proxy, direct
         self._stack = stack
 
+    def occupied(self) -> int:
+        """How many connections clients have for themselves, as redtier tells."""
+        with redis.Redis(port=self.port) as client:
+            [tier] = [
+                each
+                for each in client.info("tiers").values()
+                if isinstance(each, dict) and each.get("name") == "main"
+            ]
+        return int(tier["dedicated"])
+
     def client(self, proto: int = 2) -> RawClient:
         return self._stack.enter_context(RawClient(self.port, proto))
 
@@ -53,6 +63,7 @@ def test_there_are_so_many_and_one_that_is_left_is_free_at_once(place: Place) ->
     for number, client in enumerate((first, second), 1):
         client.send("BLPOP q 0")
         blocked(place, number)
+        assert place.occupied() == number
     for line in ("BLPOP q 0", "WATCH k"):
         refused = third.ask(line)
         assert refused.startswith(b"-BACKENDDOWN backend 'main' can't serve now"), refused
@@ -60,6 +71,7 @@ def test_there_are_so_many_and_one_that_is_left_is_free_at_once(place: Place) ->
     assert third.ask("GET k") == b"$-1\r\n"
     first.socket.close()
     blocked(place, 1)
+    assert place.occupied() == 1
     third.send("BLPOP q 0")
     blocked(place, 2)
     place.direct.rpush("q", "a", "b")
@@ -101,6 +113,17 @@ def test_they_are_kept_for_the_next_client(place: Place) -> None:
         client.send("WATCH k", "MULTI", "LPOP q", "EXEC")
         assert [client.frame() for _ in range(4)][3].startswith(b"*1")
     assert len(place.last("blpop") | place.last("select")) == 2
+    assert place.occupied() == 0
+
+
+def test_those_that_are_kept_make_room_for_others(place: Place) -> None:
+    place.direct.rpush("q", "a", "b")
+    client = place.client()
+    client.send("BLPOP q 0", "WATCH k", "EXEC", "MULTI", "EXEC", "SELECT 3", "WATCH k", "MULTI", "EXEC")
+    assert [client.frame() for _ in range(9)][8] == b"*0\r\n"
+    for number in range(1, MOST + 1):
+        place.client(3).send("BLPOP none 0")
+        blocked(place, number)
 
 
 def test_what_one_client_watched_is_nothing_to_the_next(place: Place) -> None:
