@@ -43,7 +43,7 @@ async def learn(home: UpstreamHome, table: Mapping[bytes, CommandSpec]) -> list[
             continue
         try:
             spec = _spec(home, info)
-        except (SpecError, ValueError, IndexError, TypeError) as error:
+        except (SpecError, ValueError, LookupError, TypeError, AttributeError) as error:
             log.warning("backend '%s': the command %r is not understood: %s", home.name, name, error)
             continue
         learned.append(spec)

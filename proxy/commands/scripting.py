@@ -24,6 +24,7 @@ from proxy.resp import OK, Argv, Reply
 from proxy.scripting import Calls, Interpreter, ScriptFailed, TooLong, TooMuchMemory, sha1hex
 from proxy.session import Session
 
+DIGEST_SIZE: Final = 40  # of SHA-1, in hexadecimal
 SHEBANG: Final = b"#!"
 FLAGS: Final = frozenset(
     {b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"}
@@ -148,18 +149,20 @@ def to_upstream(argv: Argv) -> Argv:
 
 
 def _count(argv: Argv) -> int:
-    """The number of keys; what it may not be is refused before a script is looked for.
-
-    But what can be no script's digest is not looked for at all.
-    """
-    if argv[0][4:7].lower() == b"sha" and len(argv[1]) != 40:
-        raise CommandError(errors.NO_SCRIPT)
+    """The number of keys; what it may not be is refused before a script is looked for."""
     count = parse_int(argv[2])
     if count > len(argv) - 3:
         raise CommandError(errors.TOO_MANY_KEYS)
     if count < 0:
         raise CommandError(errors.NEGATIVE_KEYS)
     return count
+
+
+def _count_of_known(argv: Argv) -> int:
+    """As ``_count``, where argv[1] is a digest; before all else it must be long enough."""
+    if len(argv[1]) != DIGEST_SIZE:
+        raise CommandError(errors.NO_SCRIPT)
+    return _count(argv)
 
 
 def _run(ks: Keyspace, argv: Argv, script: Script, count: int, read_only: bool) -> Reply:
@@ -194,13 +197,13 @@ def eval_ro(ks: Keyspace, argv: Argv) -> Reply:
 
 @keys_command("evalsha")
 def evalsha(ks: Keyspace, argv: Argv) -> Reply:
-    count = _count(argv)
+    count = _count_of_known(argv)
     return _run(ks, argv, SCRIPTS.get(argv[1]), count, False)
 
 
 @keys_command("evalsha_ro")
 def evalsha_ro(ks: Keyspace, argv: Argv) -> Reply:
-    count = _count(argv)
+    count = _count_of_known(argv)
     return _run(ks, argv, SCRIPTS.get(argv[1]), count, True)
 
 
