@@ -169,11 +169,13 @@ class Transactions:
         pieces: dict[object, Piece] = {}  # by what one step can change
         steps: dict[object, Route] = {}  # the same, with a route that leads there
         db = session.db
+        loads = False
         for place, argv in enumerate(requests):
             spec = lookup(self._table, argv)
             assert spec is not None
             names = self._names(spec, argv) if spec.scope == KEYS else []
-            alone = None if names else self._alone(spec)
+            alone = None if names else self._alone(spec, loads)
+            loads = loads or spec.name == b"script|load"
             if not names and spec.name in SCRIPTS and alone is None:
                 names = self._unnamed(spec, argv, db)
             routes = [self._router.find(name) for name in names]
@@ -210,10 +212,13 @@ class Transactions:
                     db = parse_db(argv[1])
         return list(pieces.values())
 
-    def _alone(self, spec: CommandSpec) -> Route | None:
-        """A route to the only Redis there is, where it can run what speaks of all keys among the others."""
+    def _alone(self, spec: CommandSpec, loads: bool) -> Route | None:
+        """A route to the only Redis there is, where it can run what speaks of all keys among the others.
+
+        ``loads``: the transaction has loaded a script, which is known here alone until it is done.
+        """
         alone = self._router.alone
-        if alone is None:
+        if alone is None or (loads and spec.name in SCRIPTS):
             return None
         flush = spec.name in FLUSHES and alone.home.flushable
         return alone if flush or spec.name in OF_ALL_KEYS else None
