@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
+from proxy.slots import key_slot
+
 
 class Key(NamedTuple):
     """A key as a store sees it; the database number is part of it."""
@@ -341,18 +343,6 @@ class Upstream:
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the upstream can't serve now."""
 
-    def find(self, key: bytes) -> Upstream:
-        """The server that has a key: itself, where there is only one."""
-        return self
-
-    def primaries(self) -> Sequence[Upstream]:
-        """The servers that have keys."""
-        return [self]
-
-    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
-        """Where a request goes on that a server has answered with an error reply; None: nowhere."""
-        return None
-
     @abstractmethod
     def lane(self, db: int, proto: int) -> Lane:
         """The lane for a database number and RESP version (2 or 3); connects by itself."""
@@ -393,3 +383,20 @@ class Redirect(NamedTuple):
 
     server: Upstream
     asking: bool
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClusterUpstream(Upstream):
+    """A Redis Cluster, whose servers are upstreams: ``owners`` by slot, ``primaries`` each of them once."""
+
+    def __init__(self, owners: list[Upstream], primaries: list[Upstream]) -> None:
+        self.owners: list[Upstream] = owners
+        self.primaries: list[Upstream] = primaries
+
+    def find(self, key: bytes) -> Upstream:
+        """The server that has a key."""
+        return self.owners[key_slot(key)]
+
+    @abstractmethod
+    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
+        """Where a request goes on that a server has answered with an error reply; None: nowhere."""

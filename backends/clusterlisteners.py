@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from backends.base import Invalidations, Message, StoreError, Subscriber, Subscription, Tracker
-from backends.cluster import ClusterNode, ClusterUpstream
+from backends.cluster import ClusterNode, RedisCluster
 
 SHARD: bytes = b"ssubscribe"
 
@@ -21,7 +21,7 @@ log = logging.getLogger("redtier.cluster")
 
 
 class ClusterSubscriber(Subscriber):
-    def __init__(self, cluster: ClusterUpstream, message: Message) -> None:
+    def __init__(self, cluster: RedisCluster, message: Message) -> None:
         self._cluster = cluster
         self._message = message
         self._everywhere = cluster.roaming.subscriber(message)
@@ -39,7 +39,7 @@ class ClusterSubscriber(Subscriber):
                 await self._want_shard(name)
 
     async def _want_shard(self, name: Subscription) -> None:
-        node = self._at[name] = self._cluster.find(name.name)
+        node = self._at[name] = self._cluster.node_of(name.name)
         subscriber = self._shards.get(node)
         if subscriber is None:
             subscriber = self._shards[node] = node.subscriber(self._message)
@@ -54,7 +54,7 @@ class ClusterSubscriber(Subscriber):
     def _moved(self) -> None:
         """Slots may have: shard channels go with theirs."""
         for name, node in list(self._at.items()):
-            if self._cluster.find(name.name) is not node:
+            if self._cluster.node_of(name.name) is not node:
                 self._shards[node].drop(name)
                 task = asyncio.create_task(self._move(name))
                 self._moving.add(task)
@@ -78,7 +78,7 @@ class ClusterSubscriber(Subscriber):
 class ClusterTracker(Tracker):
     """Changes are told of while every node that has keys tells of its own."""
 
-    def __init__(self, cluster: ClusterUpstream, prefixes: list[bytes], told: Invalidations) -> None:
+    def __init__(self, cluster: RedisCluster, prefixes: list[bytes], told: Invalidations) -> None:
         self._cluster = cluster
         self._prefixes = prefixes
         self._told = told
@@ -90,7 +90,7 @@ class ClusterTracker(Tracker):
         self._moved()
 
     def _moved(self) -> None:
-        primaries = self._cluster.primaries()
+        primaries = self._cluster.nodes
         for node in primaries:
             if node not in self._trackers:
                 told = _NodeTold(self._told, partial(self._heard, node))

@@ -93,10 +93,10 @@ def _upstream_home(
     bounds = (backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
     target = parse_url(backend.url)
     if isinstance(target, Cluster):
-        from backends.cluster import ClusterUpstream
+        from backends.cluster import RedisCluster
 
         del options["url"]
-        return ClusterHome(ClusterUpstream(backend.name, target, **options), near, *bounds, table)
+        return ClusterHome(RedisCluster(backend.name, target, **options), near, *bounds, table)
     return UpstreamHome(RedisUpstream(backend.name, **options), near, *bounds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from backends.base import Dedicated, KeyInfo, Lane, Upstream
+from backends.base import ClusterUpstream, Dedicated, KeyInfo, Lane, Upstream
 from proxy.commands.spec import CommandSpec, InvalidKeys, key_positions, lookup
 from proxy.homes import UpstreamHome
 from proxy.nearreplies import NearReplies
@@ -21,7 +21,7 @@ class ClusterHome(UpstreamHome):
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: ClusterUpstream,
         near: NearReplies | None,
         flushable: bool,
         in_flight_max: int,
@@ -30,6 +30,7 @@ class ClusterHome(UpstreamHome):
     ) -> None:
         super().__init__(upstream, near, flushable, in_flight_max, in_flight_bytes_max)
         self.sharded = True
+        self._cluster: ClusterUpstream = upstream
         self._table: Mapping[bytes, CommandSpec] = table
         self._servers: dict[Upstream, UpstreamHome] = {}
 
@@ -41,7 +42,7 @@ class ClusterHome(UpstreamHome):
         return server
 
     def of(self, key: bytes) -> UpstreamHome:
-        return self._server(self.upstream.find(key))
+        return self._server(self._cluster.find(key))
 
     def of_request(self, spec: CommandSpec, argv: Argv) -> UpstreamHome:
         if spec.first_key:
@@ -56,12 +57,12 @@ class ClusterHome(UpstreamHome):
         return self.of(argv[1]) if spec.name in (b"publish", b"spublish") else self.servers[0]
 
     def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
-        redirect = self.upstream.redirect(server.upstream, error)
+        redirect = self._cluster.redirect(server.upstream, error)
         return (self._server(redirect.server), redirect.asking) if redirect else None
 
     @property
     def servers(self) -> list[UpstreamHome]:
-        servers = [self._server(node) for node in self.upstream.primaries()]
+        servers = [self._server(node) for node in self._cluster.primaries]
         if len(self._servers) > 2 * len(servers):
             self._servers = {server.upstream: server for server in servers}
         return servers
