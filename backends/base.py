@@ -330,6 +330,7 @@ class Upstream:
 
     name: str  # of the backend in the configuration
     in_flight: int  # replies awaited on all lanes
+    replicas: list[Upstream]  # those that may be read from, once ``find_replicas`` was called
 
     @abstractmethod
     async def open(self) -> None:
@@ -342,6 +343,10 @@ class Upstream:
     @abstractmethod
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the upstream can't serve now."""
+
+    @abstractmethod
+    def find_replicas(self) -> None:
+        """Keep ``replicas`` to those that are there and follow closely, from soon on."""
 
     @abstractmethod
     def lane(self, db: int, proto: int) -> Lane:

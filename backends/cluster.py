@@ -18,7 +18,6 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, cast
-from urllib.parse import quote
 
 from backends.base import (
     ClusterUpstream,
@@ -32,10 +31,10 @@ from backends.base import (
     Tracker,
     Upstream,
 )
-from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, RefusingLane, redirect_words
+from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, redirect_words
 from backends.clusterview import Member, parse_nodes
-from backends.lanes import RedisLane
-from backends.redis import RedisDedicated, RedisUpstream
+from backends.lanes import RedisLane, RefusingLane
+from backends.redis import RedisDedicated, RedisUpstream, user_part
 from backends.topology import Cluster, Endpoint, Topology, parse_url
 from proxy.errors import CommandError, one_database
 from proxy.resp import Argv
@@ -50,8 +49,17 @@ log: Final = logging.getLogger("redtier.cluster")
 class ClusterNode(RedisUpstream):
     """One server of a cluster, at ``address`` (host:port)."""
 
-    def __init__(self, name: str, url: str, address: str, redirects: Redirects, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        address: str,
+        redirects: Redirects,
+        follows: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(name, url, **options)
+        self._follows = follows  # is read from, as the replica of another one
         self.address = address
         endpoint = parse_url(url)
         assert isinstance(endpoint, Endpoint)
@@ -59,6 +67,15 @@ class ClusterNode(RedisUpstream):
         self.asked_at = 0.0  # for its view, in seconds of the loop's clock
         self._redirects = redirects
         self._reply_max = options["reply_max"]
+
+    def replica(self, address: str) -> ClusterNode:
+        url = f"{self._scheme}{user_part(self._user)}{address}"
+        options = {"password": self._password, **self._shared}
+        return ClusterNode(self.name, url, address, self._redirects, True, **options)
+
+    def greeting(self, db: int, proto: int) -> list[Argv]:
+        greeting = super().greeting(db, proto)
+        return [*greeting, [b"READONLY"]] if self._follows else greeting
 
     def new_lane(self, db: int, proto: int) -> NodeLane:
         call_soon = asyncio.get_running_loop().call_soon
@@ -129,10 +146,12 @@ class RedisCluster(ClusterUpstream):
         self.in_flight = 0
         self._answers = NodeAnswers(self, options["timeout"])
         self._failovers = 0
+        self._replicas_wanted = False
+        self.replicas = []  # they are the nodes'
         # Called when the nodes have changed, or which slots they have.
         self.told: list[Callable[[], None]] = []
         self._scheme = "rediss://" if target.tls else "redis://"
-        self._user = f"{quote(target.user, safe='')}@" if target.user else ""
+        self._user = user_part(target.user)
         self._options = {**options, "password": password or target.password}
         self._seeds = target.seeds
         self._known: dict[str, ClusterNode] = {}
@@ -169,6 +188,16 @@ class RedisCluster(ClusterUpstream):
 
     def node_of(self, key: bytes) -> ClusterNode:
         return self._owners[key_slot(key)]
+
+    def find_replicas(self) -> None:
+        if not self._replicas_wanted:
+            self._replicas_wanted = True
+            self.told.append(self._find_replicas)
+            self._find_replicas()
+
+    def _find_replicas(self) -> None:
+        for node in self.nodes:
+            node.find_replicas()
 
     # What nodes say
 

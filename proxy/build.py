@@ -7,7 +7,7 @@ configured, since some of their libraries take long to load.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from backends.base import Store
 from backends.codecs import Codec, Hash
@@ -33,7 +33,9 @@ from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
-from proxy.router import Home, Route, Router
+from proxy.router import ANY, PREFER_REPLICA, PRIMARY, REPLICA, Home, Route, Router
+
+READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
 
 
 def build_router(
@@ -54,7 +56,10 @@ def build_router(
 def _route(route: RouteConfig, home: Home) -> Route:
     keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
     near = route.cache and isinstance(home, UpstreamHome)
-    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near)
+    reads = READS[route.read_policy]
+    if reads and isinstance(home, UpstreamHome):
+        home.has_readers = True
+    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near, reads)
 
 
 def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache, events: EventSink) -> Home:

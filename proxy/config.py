@@ -194,6 +194,7 @@ class RedisBackend(BackendConfig):
     retry_reads: bool = True
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")
+    replica_lag_max: Timeout = duration("10s")
 
     def mistakes(self) -> Iterator[Mistake]:
         url = urlsplit(self.url)
@@ -276,6 +277,7 @@ class RouteConfig(Table):
     compression_level: Level = 3
     compress_min: Size = 64
     integrity: Literal["none", "sha256"] = "sha256"
+    read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
@@ -424,6 +426,12 @@ def _routes(reader: Reader, raw: object, types: _Types) -> tuple[RouteConfig, ..
         if route is None:
             continue
         routes.append(route)
+        if cls is not None and cls.type != "redis" and route.read_policy != "primary":
+            why = f"does not apply to a {cls.type} backend, which has no replicas; leave it out"
+            reader.mistake(where, "read_policy", why)
+        elif route.cache and route.read_policy != "primary":
+            why = 'must be "primary" where cache = true: a replica may answer what was true before a change'
+            reader.mistake(where, "read_policy", why)
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:

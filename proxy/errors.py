@@ -575,6 +575,12 @@ def not_atomic(name: str, backend: str) -> CommandError:
     )
 
 
+def no_replica(backend: str) -> CommandError:
+    return backend_down(
+        backend, "there is no replica that follows closely, and the route reads from nothing else"
+    )
+
+
 def one_database(backend: str) -> CommandError:
     return CommandError(
         f"ERR backend '{backend}' is a Redis Cluster, which has database 0 alone: SELECT 0, or route these "

@@ -6,19 +6,21 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Final, TypeVar
+from zlib import crc32
 
 import hiredis
 
 from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
+from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
-from proxy.commands.spec import CommandSpec
+from proxy.commands.spec import CommandSpec, key_positions
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
 from proxy.resp import Argv, Reply, encode_command
-from proxy.router import MEMORY, UPSTREAM, Home
+from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
 from proxy.tier import Tier
 
 T = TypeVar("T")
@@ -148,7 +150,10 @@ class UpstreamHome(Home):
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
         self.sharded: bool = False  # a cluster: which server has a key has to be asked
+        self.has_readers: bool = False  # whether a route reads from replicas
         self._tracker: Tracker | None = None
+        self._replicas: dict[Upstream, UpstreamHome] = {}
+        self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
 
@@ -167,6 +172,40 @@ class UpstreamHome(Home):
     def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
         """As ``Upstream.redirect``."""
         return None
+
+    def server_for(self, spec: CommandSpec, argv: Argv, reads: int) -> UpstreamHome:
+        """As ``of_request``, by a route's policy for what only reads."""
+        server = self.of_request(spec, argv)
+        if not reads or not spec.reads:
+            return server
+        key = argv[spec.first_key or key_positions(spec, argv)[0]]
+        return server.replica_for(key, reads)
+
+    def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
+        """A replica, or what stands in for one; for one key always the same while the replicas are.
+
+        So reads of a key go back in time only when one comes or goes.
+        """
+        replicas = self.upstream.replicas
+        count = len(replicas) + (reads == ANY)
+        if not count:
+            return self if reads == PREFER_REPLICA else self._without_replica()
+        number = crc32(key) % count
+        if number == len(replicas):
+            return self
+        replica = replicas[number]
+        home = self._replicas.get(replica)
+        if home is None:
+            if len(self._replicas) > 2 * count:  # those that are gone among them
+                self._replicas.clear()
+            home = ReplicaHome(self, replica, None if reads == REPLICA else self)
+            self._replicas[replica] = home
+        return home
+
+    def _without_replica(self) -> UpstreamHome:
+        if self._refusing is None:
+            self._refusing = RefusingHome(self, errors.no_replica(self.name))
+        return self._refusing
 
     @property
     def servers(self) -> list[UpstreamHome]:
@@ -223,10 +262,17 @@ class UpstreamHome(Home):
                     break
         return cleared
 
+    @property
+    def replica_count(self) -> int:
+        """How many there are to be read from."""
+        return sum(len(server.upstream.replicas) for server in self.servers)
+
     async def open(self) -> None:
         """Connect once, to know that it is there; raises StoreError."""
         if self.near is not None and self._tracker is None:
             self._tracker = self.upstream.tracker(self.near.prefixes, self.near)
+        if self.has_readers:
+            self.upstream.find_replicas()
         await self.upstream.open()
 
     async def close(self) -> None:
@@ -263,6 +309,36 @@ class UpstreamHome(Home):
         finally:
             if planned is not None:
                 planned.release()
+
+
+class ReplicaHome(UpstreamHome):
+    """A replica of another home, which answers what this one can't, if it is given."""
+
+    def __init__(self, primary: UpstreamHome, replica: Upstream, other: UpstreamHome | None) -> None:
+        bounds = (primary.flushable, primary.in_flight_max, primary.in_flight_bytes_max)
+        super().__init__(replica, None, *bounds)
+        self._other: UpstreamHome | None = other
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = super().connect(db, proto)
+        if self._other is not None:
+            lane = FallbackLane(lane, self._other.shared(db, proto))
+            self.lanes[2 * db + proto - 2] = lane
+        return lane
+
+
+class RefusingHome(UpstreamHome):
+    """In the place of one that is not there."""
+
+    def __init__(self, home: UpstreamHome, error: CommandError) -> None:
+        bounds = (home.flushable, home.in_flight_max, home.in_flight_bytes_max)
+        super().__init__(home.upstream, None, *bounds)
+        self._error: CommandError = error
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = RefusingLane(self.upstream, asyncio.get_running_loop().call_soon, self._error)
+        self.lanes[2 * db + proto - 2] = lane
+        return lane
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -397,6 +397,8 @@ def _tier(source: InfoSource, home: Home) -> str:
         }
     elif isinstance(home, UpstreamHome):
         counters |= {"breaker": home.upstream.breaker(), **home.upstream.counters()._asdict()}
+        if home.has_readers:
+            counters["replicas"] = home.replica_count
         near = home.near
         if near is not None:
             counters |= {

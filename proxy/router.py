@@ -24,6 +24,13 @@ COLD: Final = 1
 UPSTREAM: Final = 2
 
 
+# Values of Route.reads: where what only reads goes, if the home has replicas.
+PRIMARY: Final = 0
+PREFER_REPLICA: Final = 1  # the primary where there is none
+REPLICA: Final = 2
+ANY: Final = 3  # the primary is one of them
+
+
 class Home:
     """A backend as commands see it; ``MemoryHome``, ``ColdHome`` and ``UpstreamHome`` are the kinds.
 
@@ -85,7 +92,13 @@ class Route:
     """One ``[[routes]]`` of the configuration at work."""
 
     def __init__(
-        self, prefix: bytes, home: Home, policy: KeyPolicy, keyspaces: list[Keyspace], near: bool = False
+        self,
+        prefix: bytes,
+        home: Home,
+        policy: KeyPolicy,
+        keyspaces: list[Keyspace],
+        near: bool = False,
+        reads: int = PRIMARY,
     ) -> None:
         self.prefix: bytes = prefix
         self.home: Home = home
@@ -94,6 +107,7 @@ class Route:
         # Whether requests must be looked through for what an upstream would take and the route does not.
         self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
         self.near: bool = near  # replies of its upstream are kept
+        self.reads: int = reads
         self.keyspaces: list[Keyspace] = keyspaces  # by database, where the home is memory; else empty
         self.tally: Tally = Tally()
         self.batch: int = 0  # calls of the chunk of input that is at work
