@@ -175,7 +175,9 @@ class Fanout:
                 part = parts[owner] = Part(split, route)
                 part.argv.append(argv[0])
                 if isinstance(home, UpstreamHome):
-                    part.home = home.of(name)
+                    part.home = server = home.of(name)
+                    if route.reads and spec.reads:
+                        part.home = server.replica_for(name, route.reads)
                 split.parts.append(part)
             part.argv += argv[position : position + width]
             part.names.append(name)
