@@ -403,5 +403,9 @@ class ClusterUpstream(Upstream):
         return self.owners[key_slot(key)]
 
     @abstractmethod
+    def address(self, server: Upstream) -> str:
+        """Where one of the servers is, host:port."""
+
+    @abstractmethod
     def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
         """Where a request goes on that a server has answered with an error reply; None: nowhere."""

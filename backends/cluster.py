@@ -213,6 +213,10 @@ class RedisCluster(ClusterUpstream):
             self._prefer = node
             self._due.set()
 
+    def address(self, server: Upstream) -> str:
+        assert isinstance(server, ClusterNode)
+        return server.address
+
     def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
         if not error.startswith((MOVED, ASK)):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
 from backends.base import ClusterUpstream, Dedicated, KeyInfo, Lane, Upstream
 from proxy.commands.spec import CommandSpec, InvalidKeys, key_positions, lookup
@@ -84,16 +85,23 @@ class ClusterHome(UpstreamHome):
         self, db: int, prefix: bytes, position: object, limit: int
     ) -> tuple[Sequence[KeyInfo], object]:
         """Server after server; a key whose slot moves meanwhile may be missed, or come twice."""
-        walked, server, cursor = position if isinstance(position, tuple) else ((), None, None)
-        servers = self.servers
-        if server not in servers:  # the first one, or it has no keys any more: another has taken over
-            server, cursor = next((each for each in servers if each not in walked), None), None
-        if db or server is None:
+        if db:
             return [], None
-        infos, after = await server.walk(db, prefix, cursor, limit)
-        if after is None:
-            walked, server = (*walked, server), None
-        return infos, (walked, server, after) if server or len(walked) < len(servers) else None
+        # Where it goes on: the cursor, servers that are through, and the one at hand, for whoever keeps it.
+        cursor, *places = position.decode().split(" ") if isinstance(position, bytes) else [""]
+        servers = {self._cluster.address(server.upstream): server for server in self.servers}
+        left = [place for place in servers if place not in places]
+        if not cursor or places[-1] not in servers:  # that one may have no keys any more, others have them
+            cursor = ""
+            if not left:
+                return [], None
+            places.append(left.pop(0))
+        at = cursor.encode() if cursor else None
+        infos, after = await servers[places[-1]].walk(db, prefix, at, limit)
+        if after is None and not left:
+            return infos, None
+        assert after is None or isinstance(after, bytes)
+        return infos, b"%b %b" % (after or b"", " ".join(places).encode())
 
     async def kinds(self, db: int, names: list[bytes]) -> list[str]:
         each = await asyncio.gather(*(self.of(name).kinds(db, [name]) for name in names))
@@ -119,3 +127,8 @@ class ClusterHome(UpstreamHome):
         spec = lookup(self._table, argv)
         server = self.servers[0] if spec is None else self.of_request(spec, argv)
         return await server.call(db, argv)
+
+    async def life(self) -> str:
+        lives = await asyncio.gather(*(server.life() for server in self.servers))
+        layout = crc32(" ".join(map(self._cluster.address, self._cluster.owners)).encode())
+        return f"{layout:x} {' '.join(lives)}"

@@ -302,6 +302,15 @@ class UpstreamHome(Home):
         """One command and its parsed reply; raises CommandError, for a lost backend too."""
         return await self._call(db, argv)
 
+    async def life(self) -> str:
+        """What is another once it may lack keys that nobody has removed, or a walk may have missed some.
+
+        Of one server its run id: one that was started anew, or that took over, may lack any.
+        """
+        reply = await self._call(0, [b"INFO", b"server"])
+        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
+
     async def _call(self, db: int, argv: list[bytes]) -> object:
         planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None
         try:

@@ -165,10 +165,7 @@ class RedisSide(Side):
         ]  # of one that can't be asked for it is not said that it is gone
 
     async def life(self) -> str:
-        """The run id: a Redis that was started anew, or another that took over, may lack any key."""
-        reply = await self._own(self._redis.call(self.db, [b"INFO", b"server"]))
-        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
-        return next((line for line in lines if line.startswith("run_id:")), "")
+        return await self._own(self._redis.life())
 
 
 class StoreSide(Side):

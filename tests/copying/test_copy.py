@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import Cluster
 from tests.copies import DAY, DEBUG, Copies, facts, fill, writing
 from tests.s3 import place
 from tests.servers import TREE, MotoServer, PostgresServer, RedisServer, RedtierServer, free_port, wait_until
@@ -401,3 +402,25 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, first_redis: RedisServe
     assert process.returncode == 0
     assert "━".encode() in shown
     assert b"main to local: pass 2" in shown
+
+
+def test_the_keys_of_a_cluster_are_copied_and_verified(tmp_path: Path) -> None:
+    with Cluster(3, False) as cluster:
+        copies = Copies(
+            tmp_path,
+            {"one": {"type": "redis", "url": cluster.url}, "local": {"type": "sqlite", "path": "local.db"}},
+        )
+        for number in range(600):
+            with cluster.owner(f"long:{number}".encode()).client() as client:
+                client.rpush(f"long:{number}", number, "x" * 100)
+        copies.copy("one", "local")
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.flushall()
+        copies.copy("local", "one")
+        sizes = []
+        for node in cluster.nodes:
+            with node.client() as client:
+                sizes.append(client.dbsize())
+        assert all(sizes)
+        assert sum(sizes) == 600
