@@ -324,8 +324,7 @@ class ReplicaHome(UpstreamHome):
     """A replica of another home, which answers what this one can't, if it is given."""
 
     def __init__(self, primary: UpstreamHome, replica: Upstream, other: UpstreamHome | None) -> None:
-        bounds = (primary.flushable, primary.in_flight_max, primary.in_flight_bytes_max)
-        super().__init__(replica, None, *bounds)
+        super().__init__(replica, None, primary.flushable, primary.in_flight_max, primary.in_flight_bytes_max)
         self._other: UpstreamHome | None = other
 
     def connect(self, db: int, proto: int) -> Lane:
@@ -340,8 +339,7 @@ class RefusingHome(UpstreamHome):
     """In the place of one that is not there."""
 
     def __init__(self, home: UpstreamHome, error: CommandError) -> None:
-        bounds = (home.flushable, home.in_flight_max, home.in_flight_bytes_max)
-        super().__init__(home.upstream, None, *bounds)
+        super().__init__(home.upstream, None, home.flushable, home.in_flight_max, home.in_flight_bytes_max)
         self._error: CommandError = error
 
     def connect(self, db: int, proto: int) -> Lane:
