@@ -33,6 +33,7 @@ from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
 from proxy.router import Home, Route, Router
+from proxy.sealing import Sealing
 
 
 def build_router(
@@ -52,8 +53,9 @@ def build_router(
 
 def _route(route: RouteConfig, home: Home) -> Route:
     keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
-    near = route.cache and isinstance(home, UpstreamHome)
-    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near)
+    upstream = isinstance(home, UpstreamHome)
+    near, sealed = upstream and route.cache, upstream and route.seals
+    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near, sealed)
 
 
 def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache, events: EventSink) -> Home:
@@ -88,7 +90,15 @@ def _upstream_home(
     kept = [prefix for prefix, ttl in ttls.items() if ttl >= 0]
     if kept:
         near = NearReplies(cache, clock, table, PrefixMap(ttls.items()), outermost(kept))
-    return UpstreamHome(upstream, near, backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    sealing = None
+    policies = {
+        route.prefix: _seal_policy(route) if route.seals and route.backend == backend.name else None
+        for route in config.routes
+    }
+    if any(policies.values()):
+        sealing = Sealing(backend.name, PrefixMap(policies.items()), reply_max)
+    bounds = (backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    return UpstreamHome(upstream, near, sealing, *bounds)
 
 
 def outermost(prefixes: list[bytes]) -> list[bytes]:
@@ -123,10 +133,14 @@ def _own(backend: BackendConfig, general: type[BackendConfig]) -> dict[str, Any]
 
 
 def _cold_policy(route: RouteConfig, foreign: bool) -> ColdPolicy:
-    policy = SealPolicy(
+    policy = _seal_policy(route)
+    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)
+
+
+def _seal_policy(route: RouteConfig) -> SealPolicy:
+    return SealPolicy(
         Codec.ZSTD if route.compression == "zstd" else Codec.NONE,
         route.compression_level,
         route.compress_min,
         Hash.SHA256 if route.integrity == "sha256" else Hash.NONE,
     )
-    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)

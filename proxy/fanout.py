@@ -72,6 +72,7 @@ class Split:
         self.missing: int = 0
         self.began: int = 0  # ns, of the performance counter
         self.slot: Slot | None = None
+        self.sealing: bool = False  # parts are still to be sent: their values are being sealed
 
     def start(self, slot: Slot) -> None:
         """Run all parts; the slot gets the merged reply."""
@@ -86,7 +87,10 @@ class Split:
                 lane = home.lanes[2 * session.db + session.proto - 2]
                 if lane is None:
                     lane = home.connect(session.db, session.proto)
-                lane.send(encode_command(part.argv), part)
+                if home.sealing is None:
+                    lane.send(encode_command(part.argv), part)
+                elif not home.sealing.send(lane, spec.name, part.argv, part):
+                    self.sealing = True
                 continue
             handler = spec.handler
             assert handler is not None

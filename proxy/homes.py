@@ -18,6 +18,7 @@ from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
 from proxy.resp import Reply, encode_command
 from proxy.router import MEMORY, UPSTREAM, Home
+from proxy.sealing import Sealing
 from proxy.tier import Tier
 
 T = TypeVar("T")
@@ -138,6 +139,7 @@ class UpstreamHome(Home):
         self,
         upstream: Upstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
@@ -146,6 +148,9 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.sealing: Sealing | None = sealing  # where a route has values sealed
+        if sealing is not None:
+            sealing.load = self.load
         self._tracker: Tracker | None = None
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
@@ -230,8 +235,22 @@ class UpstreamHome(Home):
         return own if self.near is None else NearDedicated(own, self.near)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
-        """One command and its parsed reply; raises CommandError, for a lost backend too."""
+        """One command and its parsed reply, with nothing sealed or unsealed.
+
+        Raises CommandError, for a lost backend too.
+        """
         return await self._call(db, argv)
+
+    async def read_string(self, db: int, name: bytes) -> tuple[bytes, bytes] | None:
+        """A string's value, and that as it stands there, which may be sealed; None: no such key.
+
+        Raises CommandError.
+        """
+        stored = await self._call(db, [b"GET", name])
+        if not isinstance(stored, bytes):
+            return None
+        value = stored if self.sealing is None else await self.sealing.unseal_value(name, stored)
+        return value, stored
 
     async def _call(self, db: int, argv: list[bytes]) -> object:
         planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None

@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
+from backends.sealed_strings import is_sealed, raw_length, unseal_string
 from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.keyspace import VOLATILE_HASH, KeyPolicy
+from proxy.keyspace import STRING, VOLATILE_HASH, KeyPolicy
 from proxy.moves import Place, Value, dumped
 from proxy.resp import BULK_MAX
 from proxy.router import Route
@@ -154,9 +155,16 @@ class RedisSide(Side):
         if not isinstance(reply, list) or reply[1] is None:
             return None
         try:
-            return dumped(reply[1], reply[0], name, self.name)
+            value = dumped(reply[1], reply[0], name, self.name)
         except CommandError as error:
             return error
+        if value.kind != STRING or self._redis.sealing is None or not self._redis.sealing.seals(name):
+            return value
+        try:
+            size = raw_length(value.data) if is_sealed(value.data) else 0
+            return Large(size) if size > SMALL else value._replace(data=unseal_string(value.data, SMALL))
+        except IntegrityError:
+            return Large(len(value.data))  # read by itself its error is told
 
     async def have(self, names: Sequence[bytes]) -> list[bool]:
         replies = await together(fate(self._redis.call(self.db, [b"EXISTS", name])) for name in names)
