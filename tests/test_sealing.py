@@ -33,15 +33,8 @@ def config(url: str) -> str:
         "backends.main": {"type": "redis", "url": url, "flushable": True, "backoff_max": "100ms"},
         "backends.hot": {"type": "memory"},
     }
-    sealed = "".join(f'{name} = "{value}"\n' for name, value in SEALED.items())
-    return (
-        toml(tables, {"": "hot", "plain:": "main", "s:": "main"})
-        + sealed
-        + f"max_value = {LIMIT}\n"
-        + toml({}, {"near:": "main"})
-        + sealed
-        + "cache = true\n"
-    )
+    options = {"s:": SEALED | {"max_value": LIMIT}, "near:": SEALED | {"cache": True}}
+    return toml(tables, {"": "hot", "plain:": "main", "s:": "main", "near:": "main"}, options)
 
 
 class Sealing:
