@@ -296,15 +296,14 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+# Options of a redis route which say how it seals, and what is said where it doesn't.
 _SEALED_BY: Final = ("compression_level", "compress_min")
+_UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
     "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
-
-
-_UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -245,12 +245,12 @@ class Sealing:
         return found
 
     def _size(self, found: list[Found], wire: bytes) -> int:
-        """Bytes of a reply and of what its values will be; raises Damaged and CommandError."""
-        size = len(wire)
+        """Bytes of a reply as it came and unsealed, together; raises Damaged and CommandError."""
+        unsealed = len(wire)
         for key, _, payload, stored in found:
-            size += _raw_length(key, wire[payload : payload + min(stored, HEAD)])
-        self.check_reply(size)
-        return size
+            unsealed += _raw_length(key, wire[payload : payload + min(stored, HEAD)]) - stored
+        self.check_reply(unsealed)
+        return len(wire) + unsealed
 
     def check_reply(self, size: int) -> None:
         """Refuse a reply of so many bytes, if it could never be handed to a client; raises CommandError."""
@@ -305,9 +305,12 @@ def _value_places(name: bytes, size: int) -> range:
 
 def _raw_length(key: bytes, stored: bytes) -> int:
     try:
-        return raw_length(stored)
+        length = raw_length(stored)
     except IntegrityError as damage:
         raise Damaged(key, str(damage)) from None
+    if length > BULK_MAX:
+        raise Damaged(key, f"no value has {length} bytes")
+    return length
 
 
 def _unsealed_value(key: bytes, stored: bytes) -> bytes:
@@ -323,7 +326,7 @@ def _unsealed(found: list[Found], wire: bytes) -> bytes:
     at = 0
     for key, start, payload, size in found:
         raw = _unsealed_value(key, wire[payload : payload + size])
-        parts += (wire[at:start], b"$%d\r\n" % len(raw), raw)
+        parts += [wire[at:start], b"$%d\r\n" % len(raw), raw]
         at = payload + size
     parts.append(wire[at:])
     return b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -10,8 +11,12 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from backends.sealed_strings import MAGIC
+import proxy.sealing
+from backends.seal import SealPolicy
+from backends.sealed_strings import MAGIC, seal_string
 from proxy import errors
+from proxy.errors import CommandError
+from proxy.prefixes import PrefixMap
 from proxy.resp import encode_command
 from tests.faultproxy import Direction, FaultProxy
 from tests.homes import toml
@@ -320,6 +325,26 @@ def test_more_than_a_client_can_be_handed_is_not_unsealed(sealing: Sealing) -> N
     send(client, "MGET " + "s:a " * 600, "PING")
     assert client.frame().startswith(b"-TOOLARGE a reply of 600")
     assert client.frame() == b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("size", [1000, 200_000])  # those that are unsealed in a thread among them
+async def test_the_limit_of_replies_is_of_raw_values(size: int) -> None:
+    policies: PrefixMap[SealPolicy | None] = PrefixMap([(b"", SealPolicy())])
+    raw = random.Random(1).randbytes(size)
+    wire = bulk(seal_string(raw, SealPolicy()))
+    enough = proxy.sealing.Sealing("main", policies, len(bulk(raw)))
+    assert await enough.unseal([b"k"], wire) == bulk(raw)
+    with pytest.raises(CommandError, match="TOOLARGE"):
+        await proxy.sealing.Sealing("main", policies, size - 1).unseal([b"k"], wire)
+
+
+async def test_no_value_is_taken_for_larger_than_any() -> None:
+    policies: PrefixMap[SealPolicy | None] = PrefixMap([(b"", SealPolicy())])
+    header = MAGIC + bytes([1, 0x31]) + b"\xff" * 7 + b"\x01" + bytes(40)
+    sealing = proxy.sealing.Sealing("main", policies, 1 << 40)
+    with pytest.raises(CommandError, match="INTEGRITY"):
+        await sealing.unseal([b"k"], bulk(header))
+    assert sealing.damaged == 1
 
 
 def test_kept_replies_are_unsealed_and_verified(sealing: Sealing) -> None:
