@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -21,7 +22,7 @@ from proxy.resp import encode_command
 from tests.faultproxy import Direction, FaultProxy
 from tests.homes import toml
 from tests.rawclient import RawClient
-from tests.servers import RedisServer, RedtierServer, wait_until
+from tests.servers import RedisServer, RedtierServer, free_port, wait_until
 
 TEXT = "What did I tell you, and when did I tell you what I told you? " * 4
 LARGE = TEXT * 2000  # half a megabyte
@@ -32,9 +33,10 @@ RAW = TEXT.encode()
 SEALED = {"compression": "zstd", "integrity": "sha256"}
 
 
-def config(url: str) -> str:
+def config(url: str, http: int) -> str:
     """``s:`` is sealed, ``near:`` is too and its replies are kept, ``plain:`` is not, all on one Redis."""
     tables = {
+        "http": {"listen": f"127.0.0.1:{http}"},
         "backends.main": {"type": "redis", "url": url, "flushable": True, "backoff_max": "100ms"},
         "backends.hot": {"type": "memory"},
     }
@@ -49,7 +51,9 @@ class Sealing:
         self._stack = stack
         self.upstream = stack.enter_context(RedisServer("--enable-debug-command", "yes"))
         self.relay = stack.enter_context(FaultProxy(self.upstream.port))
-        self.server = stack.enter_context(RedtierServer(config(f"redis://127.0.0.1:{self.relay.port}")))
+        self.http = free_port()
+        text = config(f"redis://127.0.0.1:{self.relay.port}", self.http)
+        self.server = stack.enter_context(RedtierServer(text))
         self.direct: redis.Redis = stack.enter_context(self.upstream.client())
         self.client = stack.enter_context(RawClient(self.server.port))
 
@@ -275,6 +279,9 @@ def test_a_damaged_value_is_an_error_of_the_whole_command(sealing: Sealing) -> N
     assert reply.endswith(bulk(TEXT))
     assert sealing.client.ask("COPY s:a hot:a").startswith(error)
     assert sealing.figure("damaged") == before + 5
+    with urllib.request.urlopen(f"http://127.0.0.1:{sealing.http}/metrics", timeout=10) as metrics:
+        count = f'redtier_cold_integrity_failures_total{{backend="main"}} {before + 5}.0'
+        assert count in metrics.read().decode().splitlines()
     sealing.put("s:a")
     assert sealing.client.ask("GET s:a") == bulk(TEXT)
 
