@@ -11,6 +11,7 @@ from proxy.commands.spec import CommandSpec, InvalidKeys, key_positions, lookup
 from proxy.homes import UpstreamHome
 from proxy.nearreplies import NearReplies
 from proxy.resp import Argv
+from proxy.sealing import Sealing
 from proxy.slots import key_slot
 
 
@@ -24,12 +25,13 @@ class ClusterHome(UpstreamHome):
         self,
         upstream: ClusterUpstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
         table: Mapping[bytes, CommandSpec],
     ) -> None:
-        super().__init__(upstream, near, flushable, in_flight_max, in_flight_bytes_max)
+        super().__init__(upstream, near, sealing, flushable, in_flight_max, in_flight_bytes_max)
         self.sharded = True
         self._cluster: ClusterUpstream = upstream
         self._table: Mapping[bytes, CommandSpec] = table
@@ -39,7 +41,7 @@ class ClusterHome(UpstreamHome):
         server = self._servers.get(node)
         if server is None:
             bounds = (self.flushable, self.in_flight_max, self.in_flight_bytes_max)
-            server = self._servers[node] = UpstreamHome(node, self.near, *bounds)
+            server = self._servers[node] = UpstreamHome(node, self.near, self.sealing, *bounds)
         return server
 
     def of(self, key: bytes) -> UpstreamHome:
@@ -77,7 +79,7 @@ class ClusterHome(UpstreamHome):
 
     @property
     def full(self) -> bool:
-        return all(server.full for server in self.servers)
+        return self.load.bytes >= self.in_flight_bytes_max or all(server.full for server in self.servers)
 
     # It has database 0 alone: the others are empty.
 

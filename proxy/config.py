@@ -279,6 +279,11 @@ class RouteConfig(Table):
     integrity: Literal["none", "sha256"] = "sha256"
     read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
 
+    @property
+    def seals(self) -> bool:
+        """Whether values are stored in another form than their own."""
+        return self.compression != "none" or self.integrity != "none"
+
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
             yield "write", '"back" is not available in this version; must be "through"'
@@ -293,9 +298,12 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+# Options of a redis route which say how it seals, and what is said where it doesn't.
+_SEALED_BY: Final = ("compression_level", "compress_min")
+_UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
-    "redis": ((*_SEALED_ONLY, "ttl"), "is not available on a redis backend in this version; leave it out"),
+    "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -437,6 +445,10 @@ def _routes(reader: Reader, raw: object, types: _Types) -> tuple[RouteConfig, ..
             for option in absent:
                 if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
                     reader.mistake(where, option, why)
+            if cls is RedisBackend and not route.seals:
+                for option in _SEALED_BY:
+                    if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
+                        reader.mistake(where, option, _UNSEALED)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)

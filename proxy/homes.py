@@ -21,6 +21,7 @@ from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
 from proxy.resp import Argv, Reply, encode_command
 from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
+from proxy.sealing import Sealing
 from proxy.tier import Tier
 
 T = TypeVar("T")
@@ -141,6 +142,7 @@ class UpstreamHome(Home):
         self,
         upstream: Upstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
@@ -151,6 +153,7 @@ class UpstreamHome(Home):
         self.near: NearReplies | None = near  # where a route has replies kept
         self.sharded: bool = False  # a cluster: which server has a key has to be asked
         self.has_readers: bool = False  # whether a route reads from replicas
+        self.sealing: Sealing | None = sealing  # where a route has values sealed
         self._tracker: Tracker | None = None
         self._replicas: dict[Upstream, UpstreamHome] = {}
         self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
@@ -299,7 +302,10 @@ class UpstreamHome(Home):
         return own if self.near is None else NearDedicated(own, self.near)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
-        """One command and its parsed reply; raises CommandError, for a lost backend too."""
+        """One command and its parsed reply, with nothing sealed or unsealed.
+
+        Raises CommandError, for a lost backend too.
+        """
         return await self._call(db, argv)
 
     async def life(self) -> str:
@@ -310,6 +316,17 @@ class UpstreamHome(Home):
         reply = await self._call(0, [b"INFO", b"server"])
         lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
         return next((line for line in lines if line.startswith("run_id:")), "")
+
+    async def read_string(self, db: int, name: bytes) -> tuple[bytes, bytes] | None:
+        """A string's value, and that as it stands there, which may be sealed; None: no such key.
+
+        Raises CommandError.
+        """
+        stored = await self._call(db, [b"GET", name])
+        if not isinstance(stored, bytes):
+            return None
+        value = stored if self.sealing is None else await self.sealing.unseal_value(name, stored)
+        return value, stored
 
     async def _call(self, db: int, argv: list[bytes]) -> object:
         planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None
@@ -324,7 +341,14 @@ class ReplicaHome(UpstreamHome):
     """A replica of another home, which answers what this one can't, if it is given."""
 
     def __init__(self, primary: UpstreamHome, replica: Upstream, other: UpstreamHome | None) -> None:
-        super().__init__(replica, None, primary.flushable, primary.in_flight_max, primary.in_flight_bytes_max)
+        super().__init__(
+            replica,
+            None,
+            primary.sealing,
+            primary.flushable,
+            primary.in_flight_max,
+            primary.in_flight_bytes_max,
+        )
         self._other: UpstreamHome | None = other
 
     def connect(self, db: int, proto: int) -> Lane:
@@ -339,7 +363,9 @@ class RefusingHome(UpstreamHome):
     """In the place of one that is not there."""
 
     def __init__(self, home: UpstreamHome, error: CommandError) -> None:
-        super().__init__(home.upstream, None, home.flushable, home.in_flight_max, home.in_flight_bytes_max)
+        super().__init__(
+            home.upstream, None, None, home.flushable, home.in_flight_max, home.in_flight_bytes_max
+        )
         self._error: CommandError = error
 
     def connect(self, db: int, proto: int) -> Lane:

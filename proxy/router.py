@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from backends.base import KeyInfo
-from proxy.errors import cross_tier, no_functions
+from proxy.commands.spec import CommandSpec
+from proxy.errors import cross_tier, inside_sealed, no_functions, sorted_by_sealed
 from proxy.keyspace import KeyPolicy, Keyspace
 from proxy.prefixes import PrefixMap
-from proxy.resp import BULK_MAX
+from proxy.resp import BULK_MAX, Argv
+from proxy.sealing import works_inside
 from proxy.tally import Load, Tally
 
 # Values of Home.kind and Route.kind.
@@ -98,14 +100,17 @@ class Route:
         policy: KeyPolicy,
         keyspaces: list[Keyspace],
         near: bool = False,
+        sealed: bool = False,
         reads: int = PRIMARY,
     ) -> None:
         self.prefix: bytes = prefix
         self.home: Home = home
         self.kind: int = home.kind
         self.policy: KeyPolicy = policy
-        # Whether requests must be looked through for what an upstream would take and the route does not.
-        self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
+        self.sealed: bool = sealed  # strings are sealed on their way to its upstream
+        # Whether requests must be looked through: for what an upstream would take and the route does not, or
+        # for values to be sealed.
+        self.limited: bool = home.kind == UPSTREAM and (policy.max_value < BULK_MAX or sealed)
         self.near: bool = near  # replies of its upstream are kept
         self.reads: int = reads
         self.keyspaces: list[Keyspace] = keyspaces  # by database, where the home is memory; else empty
@@ -120,6 +125,7 @@ class Router:
         self.routes: list[Route] = sorted(routes, key=lambda route: route.prefix)
         self.map: PrefixMap[Route] = PrefixMap((route.prefix, route) for route in routes)
         self.homes: list[Home] = list(dict.fromkeys(route.home for route in self.routes))
+        self.seals: bool = any(route.sealed for route in self.routes)
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)
@@ -150,6 +156,22 @@ class Router:
             literal = pattern.partition(b"*")[0]
             if not self.may_lead(literal, route.home):
                 raise cross_tier(title, route.prefix, self.find(literal).prefix)
+
+    def check_sealed(self, spec: CommandSpec, argv: Argv, names: list[bytes]) -> None:
+        """Refuse a command that would take sealed values for what their clients have set."""
+        if works_inside(spec, argv):
+            for name in names:
+                route = self.find(name)
+                if route.sealed:
+                    raise inside_sealed(spec.title, route.prefix)
+        if spec.patterns is not None:
+            for pattern in spec.patterns(argv):
+                literal, _, rest = pattern.partition(b"*")
+                if 0 <= rest.find(b"->") < len(rest) - 2:  # a field of a hash
+                    continue
+                for route in self.routes:
+                    if route.sealed and (route is self.find(literal) or route.prefix.startswith(literal)):
+                        raise sorted_by_sealed(spec.title, route.prefix)
 
     def nested(self, route: Route) -> list[Route]:
         """The routes next within ``route``: those that have no third one between."""

@@ -91,6 +91,58 @@ def test_a_proxy_reads_copied_records_as_its_own(
         )
 
 
+def test_sealed_values_arrive_raw_and_raw_ones_are_sealed_where_the_route_says_so(
+    tmp_path: Path, first_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    copies = Copies(
+        tmp_path,
+        {
+            "one": {"type": "redis", "url": first_redis.url},
+            "local": {"type": "sqlite", "path": "local.db"},
+            "two": {"type": "redis", "url": second_redis.url},
+        },
+        long="one",
+        other="two",
+    )
+    copies.options["long:"] = {"compression": "zstd", "integrity": "sha256"}
+    copies.write()
+    values = {
+        b"long:text": b"words " * 100,
+        b"long:wide": b"words " * 20_000,  # small where it is stored
+        b"long:large": random.Random(1).randbytes(200_000),
+        b"long:number": b"7",
+        b"other:text": b"words " * 100,
+    }
+    with first_redis.client() as one, second_redis.client() as two:
+        with RedtierServer(copies.file.read_text()) as server, server.client() as client:
+            client.mset(values)
+            client.rpush("long:list", "a")
+            assert client.mget(*values) == list(values.values())
+        sealed = one.get("long:text")
+        assert isinstance(sealed, bytes)
+        assert sealed != values[b"long:text"]
+        # By now the route leads elsewhere, as when its keys are being moved.
+        copies.routes["long:"] = "local"
+        copies.options.clear()
+        copies.write()
+        assert copies.copy("one", "local")[0] == "5 keys of one are the same in local\n"
+        copies.copy("local", "two", "--match", "long:*")
+        assert two.mget(*values) == list(values.values())
+        one.flushall()
+        copies.routes["long:"] = "one"
+        copies.options["long:"] = {"compression": "zstd", "integrity": "sha256"}
+        copies.write()
+        copies.copy("two", "one", "--delete")
+        assert one.get("long:text") == sealed
+        assert one.mget("long:number", "other:text") == [b"7", values[b"other:text"]]
+        one.set("long:extra", one.get("long:wide"))
+        copies.copy("two", "one", "--delete")
+        assert one.exists("long:extra") == 0
+        one.setrange("long:text", 40, "damage")
+        _, err = copies.copy("one", "local", code=1)
+        assert "long:text: INTEGRITY the value of 'long:text' on backend 'one' is damaged" in err
+
+
 def test_killed_twice_while_keys_change_it_ends_with_both_sides_equal(
     tmp_path: Path, first_redis: RedisServer, second_redis: RedisServer, postgres: PostgresServer
 ) -> None:
