@@ -280,6 +280,23 @@ def test_channels_reach_all_nodes_and_shard_channels_move(
         assert listener.frame() == b"*3\r\n" + bulk("smessage", "shard", "2")
 
 
+def test_each_node_is_listened_to_for_what_happens_to_its_keys(
+    port: int, client: RawClient, cluster: Cluster
+) -> None:
+    with RawClient(port) as listener:
+        for node in cluster.nodes:
+            with node.client() as direct:
+                direct.config_set("notify-keyspace-events", "K$")
+        listener.ask("PSUBSCRIBE __keyspace@0__:event:*")
+        for number in range(20):
+            assert client.ask(f"SET event:{number} 1") == OK
+        heard = {listener.frame() for _ in range(20)}
+        for node in cluster.nodes:
+            with node.client() as direct:
+                direct.config_set("notify-keyspace-events", "")
+        assert len(heard) == 20
+
+
 def test_cached_replies_are_dropped_by_what_any_node_tells(client: RawClient, cluster: Cluster) -> None:
     names = [f"near:{number}" for number in range(30)]
     with ExitStack() as stack:
