@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
+from proxy.slots import key_slot
+
 
 class Key(NamedTuple):
     """A key as a store sees it; the database number is part of it."""
@@ -328,6 +330,7 @@ class Upstream:
 
     name: str  # of the backend in the configuration
     in_flight: int  # replies awaited on all lanes
+    replicas: list[Upstream]  # those that may be read from, once ``find_replicas`` was called
 
     @abstractmethod
     async def open(self) -> None:
@@ -341,17 +344,9 @@ class Upstream:
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the upstream can't serve now."""
 
-    def find(self, key: bytes) -> Upstream:
-        """The server that has a key: itself, where there is only one."""
-        return self
-
-    def primaries(self) -> Sequence[Upstream]:
-        """The servers that have keys."""
-        return [self]
-
-    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
-        """Where a request goes on that a server has answered with an error reply; None: nowhere."""
-        return None
+    @abstractmethod
+    def find_replicas(self) -> None:
+        """Keep ``replicas`` to those that are there and follow closely, from soon on."""
 
     @abstractmethod
     def lane(self, db: int, proto: int) -> Lane:
@@ -397,3 +392,24 @@ class Redirect(NamedTuple):
 
     server: Upstream
     asking: bool
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClusterUpstream(Upstream):
+    """A Redis Cluster, whose servers are upstreams: ``owners`` by slot, ``primaries`` each of them once."""
+
+    def __init__(self, owners: list[Upstream], primaries: list[Upstream]) -> None:
+        self.owners: list[Upstream] = owners
+        self.primaries: list[Upstream] = primaries
+
+    def find(self, key: bytes) -> Upstream:
+        """The server that has a key."""
+        return self.owners[key_slot(key)]
+
+    @abstractmethod
+    def address(self, server: Upstream) -> str:
+        """Where one of the servers is, host:port."""
+
+    @abstractmethod
+    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
+        """Where a request goes on that a server has answered with an error reply; None: nowhere."""

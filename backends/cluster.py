@@ -17,10 +17,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, cast
 
 from backends.base import (
+    ClusterUpstream,
     Counters,
     Dedicated,
     Invalidations,
@@ -31,10 +31,10 @@ from backends.base import (
     Tracker,
     Upstream,
 )
-from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, RefusingLane, redirect_words
+from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, redirect_words
 from backends.clusterview import Member, parse_nodes
-from backends.lanes import RedisLane
-from backends.redis import RedisDedicated, RedisUpstream
+from backends.lanes import RedisLane, RefusingLane
+from backends.redis import RedisDedicated, RedisUpstream, user_part
 from backends.topology import Cluster, Endpoint, Topology, parse_url
 from proxy.errors import CommandError, one_database
 from proxy.resp import Argv
@@ -49,8 +49,17 @@ log: Final = logging.getLogger("redtier.cluster")
 class ClusterNode(RedisUpstream):
     """One server of a cluster, at ``address`` (host:port)."""
 
-    def __init__(self, name: str, url: str, address: str, redirects: Redirects, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        address: str,
+        redirects: Redirects,
+        follows: bool = False,
+        **options: Any,
+    ) -> None:
         super().__init__(name, url, **options)
+        self._follows = follows  # is read from, as the replica of another one
         self.address = address
         endpoint = parse_url(url)
         assert isinstance(endpoint, Endpoint)
@@ -58,6 +67,15 @@ class ClusterNode(RedisUpstream):
         self.asked_at = 0.0  # for its view, in seconds of the loop's clock
         self._redirects = redirects
         self._reply_max = options["reply_max"]
+
+    def replica(self, address: str) -> ClusterNode:
+        url = f"{self._scheme}{user_part(self._user)}{address}"
+        options = {"password": self._password, **self._shared}
+        return ClusterNode(self.name, url, address, self._redirects, True, **options)
+
+    def greeting(self, db: int, proto: int) -> list[Argv]:
+        greeting = super().greeting(db, proto)
+        return [*greeting, [b"READONLY"]] if self._follows else greeting
 
     def new_lane(self, db: int, proto: int) -> NodeLane:
         call_soon = asyncio.get_running_loop().call_soon
@@ -88,7 +106,7 @@ class AnyNode(Topology):
 
     moves = False
 
-    def __init__(self, cluster: ClusterUpstream) -> None:
+    def __init__(self, cluster: RedisCluster) -> None:
         self._cluster = cluster
 
     def __str__(self) -> str:
@@ -104,7 +122,7 @@ class AnyNode(Topology):
 class NodeAnswers(Redirects):
     """Has a cluster hear what its nodes say of each other."""
 
-    def __init__(self, cluster: ClusterUpstream, patience: int) -> None:
+    def __init__(self, cluster: RedisCluster, patience: int) -> None:
         self.patience = patience
         self._cluster = cluster
 
@@ -120,26 +138,29 @@ class NodeAnswers(Redirects):
         asyncio.get_running_loop().call_later(ms / 1000, piece.again)
 
 
-class ClusterUpstream(Upstream):
+class RedisCluster(ClusterUpstream):
     """The cluster that the servers of ``target`` belong to; ``options`` are each ``RedisUpstream``'s."""
 
     def __init__(self, name: str, target: Cluster, *, password: str = "", **options: Any) -> None:
         self.name = name
         self.in_flight = 0
         self._answers = NodeAnswers(self, options["timeout"])
-        self._moves = 0  # slots that were taken over by another node
-        self.told: list[
-            Callable[[], None]
-        ] = []  # called when the nodes, or whose the slots are, have changed
+        self._failovers = 0
+        self._replicas_wanted = False
+        self.replicas = []  # they are the nodes'
+        # Called when the nodes have changed, or which slots they have.
+        self.told: list[Callable[[], None]] = []
         self._scheme = "rediss://" if target.tls else "redis://"
-        self._user = f"{quote(target.user, safe='')}@" if target.user else ""
+        self._user = user_part(target.user)
         self._options = {**options, "password": password or target.password}
         self._seeds = target.seeds
-        self._nodes: dict[str, ClusterNode] = {}
+        self._known: dict[str, ClusterNode] = {}
         for seed in target.seeds:
             self._node(seed)
         # Until it is known whose a slot is, any node says so.
         self._owners: list[ClusterNode] = [self._node(target.seeds[0])] * SLOTS
+        self.nodes = [self._node(target.seeds[0])]  # those that have slots
+        super().__init__(cast(list[Upstream], self._owners), cast(list[Upstream], self.nodes))
         self._epochs = [-1] * SLOTS  # the configuration epoch that each owner had its slot in
         self._view: tuple[Member, ...] = ()  # as it was believed last
         # For what any node can do, each time another where need be.
@@ -156,21 +177,27 @@ class ClusterUpstream(Upstream):
     # The nodes
 
     def _node(self, address: str) -> ClusterNode:
-        node = self._nodes.get(address)
+        node = self._known.get(address)
         if node is None:
             node = ClusterNode(self.name, self._url(address), address, self._answers, **self._options)
-            self._nodes[address] = node
+            self._known[address] = node
         return node
 
     def _url(self, address: str) -> str:
         return f"{self._scheme}{self._user}{address}"
 
-    def find(self, key: bytes) -> ClusterNode:
+    def node_of(self, key: bytes) -> ClusterNode:
         return self._owners[key_slot(key)]
 
-    def primaries(self) -> list[ClusterNode]:
-        """The nodes that have slots."""
-        return list(dict.fromkeys(self._owners))
+    def find_replicas(self) -> None:
+        if not self._replicas_wanted:
+            self._replicas_wanted = True
+            self.told.append(self._find_replicas)
+            self._find_replicas()
+
+    def _find_replicas(self) -> None:
+        for node in self.nodes:
+            node.find_replicas()
 
     # What nodes say
 
@@ -179,10 +206,16 @@ class ClusterUpstream(Upstream):
         before = self._owners[slot]
         if before is not node:
             self._owners[slot] = node
+            if node not in self.nodes:
+                self.nodes.append(node)
             self._epochs[slot] += 1  # the new owner's is higher than the old one's was
-            self._hand_over({(before, node)}, 1)
+            self._hand_over({(before, node)})
             self._prefer = node
             self._due.set()
+
+    def address(self, server: Upstream) -> str:
+        assert isinstance(server, ClusterNode)
+        return server.address
 
     def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
         if not error.startswith((MOVED, ASK)):
@@ -205,9 +238,8 @@ class ClusterUpstream(Upstream):
             host = f"[{host}]"
         return self._node(f"{host}:{port}")
 
-    def _hand_over(self, pairs: set[tuple[ClusterNode, ClusterNode]], slots: int) -> None:
+    def _hand_over(self, pairs: set[tuple[ClusterNode, ClusterNode]]) -> None:
         """Slots have moved, from the first of each pair to the second."""
-        self._moves += slots
         for before, now in pairs:
             for lane in before.node_lanes:
                 now.node_lane(lane.proto).follow(lane)
@@ -226,7 +258,7 @@ class ClusterUpstream(Upstream):
 
     async def _ask_any(self) -> str:
         """Have one node say how it sees the cluster, others besides where it does not; why none has."""
-        nodes = [node for node in (*self.primaries(), *self._nodes.values()) if node not in self._asking]
+        nodes = [node for node in (*self.nodes, *self._known.values()) if node not in self._asking]
         # Whoever may know more first, and whoever is known to be away last.
         nodes.sort(key=lambda node: (node is not self._prefer, node.state != "up", node.asked_at))
         self._prefer = None
@@ -275,14 +307,13 @@ class ClusterUpstream(Upstream):
 
     def _believe(self, members: tuple[Member, ...]) -> None:
         """Take over what is newer than what is known."""
-        self._view = members
+        seen, self._view = self._view, members
         pairs: set[tuple[ClusterNode, ClusterNode]] = set()
-        slots = 0
         gone: list[ClusterNode] = []
         for member in members:
-            if member.failed and member.address in self._nodes:
-                gone.append(self._nodes[member.address])
-            if not member.slots:
+            if member.failed and member.address in self._known:
+                gone.append(self._known[member.address])
+            if not member.slots or member in seen:
                 continue
             node = self._node(member.address)
             for slot in (slot for each in member.slots for slot in each):
@@ -290,18 +321,21 @@ class ClusterUpstream(Upstream):
                     if self._owners[slot] is not node:
                         pairs.add((self._owners[slot], node))
                         self._owners[slot] = node
-                        slots += self._epochs[slot] >= 0
                     self._epochs[slot] = member.epoch
-        owners = set(self._owners)
+        if pairs:
+            self.nodes[:] = dict.fromkeys(self._owners)
+            if seen:
+                self._failovers += sum(before not in self.nodes for before, _ in pairs)
         for node in gone:
-            if node not in owners:  # what it owes will not come, and others have its slots
+            if node not in self.nodes:  # what it owes will not come, and others have its slots
                 node.leave(f"{node.address}: the cluster has given it up")
         if pairs:
-            self._hand_over(pairs, slots)
+            self._hand_over(pairs)
         known = {member.address for member in members}
-        for address, node in list(self._nodes.items()):
-            if address not in known and address not in self._seeds and node not in owners:
-                del self._nodes[address]
+        for address, node in list(self._known.items()):
+            if address not in known and address not in self._seeds and node not in self.nodes:
+                del self._known[address]
+                node.leave(f"{address}: the cluster has forgotten it")
                 self._close_later(node)
 
     # The contract
@@ -320,7 +354,7 @@ class ClusterUpstream(Upstream):
             await asyncio.gather(self._polling, return_exceptions=True)
         for task in self._asking.values():
             task.cancel()
-        nodes = [*self._nodes.values(), self.roaming]
+        nodes = [*self._known.values(), self.roaming]
         await asyncio.gather(*(node.close() for node in nodes), *self._closing, return_exceptions=True)
 
     def _close_later(self, node: ClusterNode) -> None:
@@ -335,11 +369,11 @@ class ClusterUpstream(Upstream):
         task.add_done_callback(self._closing.discard)
 
     async def ping(self) -> None:
-        await asyncio.gather(*(node.ping() for node in self.primaries()))
+        await asyncio.gather(*(node.ping() for node in self.nodes))
 
     def any(self) -> ClusterNode:
         """A node for what concerns no key, or all: the first of those that are there."""
-        primaries = self.primaries()
+        primaries = self.nodes
         return next((node for node in primaries if node.state == "up"), primaries[0])
 
     def lane(self, db: int, proto: int) -> RedisLane:
@@ -364,16 +398,16 @@ class ClusterUpstream(Upstream):
     @property
     def state(self) -> str:
         """``up``, or the state of the first node with slots that is not."""
-        return next((node.state for node in self.primaries() if node.state != "up"), "up")
+        return next((node.state for node in self.nodes if node.state != "up"), "up")
 
     def breaker(self) -> str:
-        states = {node.breaker() for node in self.primaries()}
+        states = {node.breaker() for node in self.nodes}
         return next(state for state in ("open", "half-open", "closed") if state in states)
 
     def occupied(self) -> int:
-        return sum(node.occupied() for node in self._nodes.values())
+        return sum(node.occupied() for node in self._known.values())
 
     def counters(self) -> Counters:
-        each = [*self._closed_counters, *(node.counters() for node in self._nodes.values())]
+        each = [*self._closed_counters, *(node.counters() for node in self._known.values())]
         total = Counters(*map(sum, zip(*each, strict=True)))
-        return total._replace(failovers=self._moves)
+        return total._replace(failovers=self._failovers)

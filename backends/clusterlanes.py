@@ -17,7 +17,6 @@ from mypy_extensions import mypyc_attr
 from backends.base import Upstream, Waiter
 from backends.frames import ReplyFramer
 from backends.lanes import CallSoon, RedisLane
-from proxy.errors import CommandError
 from proxy.resp import BULK_MAX, RequestReader, encode_command
 
 REDIRECTS_MAX: Final = 5  # of one request, before the client is told of the last
@@ -97,21 +96,6 @@ class NodeLane(RedisLane):
             for frames, waiter in held:
                 self._upstream.in_flight -= waiter.frames
                 self.send_on(frames, waiter)
-
-
-class RefusingLane(RedisLane):
-    """Answers every request with an error."""
-
-    def __init__(self, upstream: Upstream, call_soon: CallSoon, error: CommandError) -> None:
-        super().__init__(upstream, UNBOUNDED, call_soon)
-        self._error: CommandError = error
-
-    def flush(self) -> None:
-        self._flush_due = False
-        self._out.clear()
-        refused, self._waiters = self._waiters, []
-        for waiter in refused:
-            self._answer(waiter, self._error.wire * waiter.frames, waiter.frames)
 
 
 class Fence(Waiter):

@@ -11,74 +11,86 @@ import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from backends.base import Invalidations, Message, StoreError, Subscriber, Subscription, Tracker
-from backends.cluster import ClusterNode, ClusterUpstream
+from backends.cluster import ClusterNode, RedisCluster
 
-SHARD: bytes = b"ssubscribe"
+SHARD: Final = b"ssubscribe"
+NOTIFICATIONS: Final = b"__key"  # begins the channels of keyspace notifications
 
-log = logging.getLogger("redtier.cluster")
+log: Final = logging.getLogger("redtier.cluster")
 
 
 class ClusterSubscriber(Subscriber):
-    def __init__(self, cluster: ClusterUpstream, message: Message) -> None:
+    def __init__(self, cluster: RedisCluster, message: Message) -> None:
         self._cluster = cluster
         self._message = message
-        self._everywhere = cluster.roaming.subscriber(message)
-        self._shards: dict[ClusterNode, Subscriber] = {}
-        self._at: dict[Subscription, ClusterNode] = {}  # where a shard channel is subscribed to
+        self._anywhere = cluster.roaming.subscriber(message)
+        self._subscribers: dict[ClusterNode, Subscriber] = {}
+        self._at: dict[Subscription, set[ClusterNode]] = {}  # for what not every node tells of
         self._moving: set[asyncio.Task[None]] = set()
         cluster.told.append(self._moved)
 
-    async def want(self, names: list[Subscription]) -> None:
-        everywhere = [name for name in names if name.command != SHARD]
-        if everywhere:
-            await self._everywhere.want(everywhere)
-        for name in names:
-            if name.command == SHARD:
-                await self._want_shard(name)
+    def _nodes_for(self, name: Subscription) -> set[ClusterNode]:
+        """Those that tell of it; empty: any."""
+        if name.command == SHARD:
+            return {self._cluster.node_of(name.name)}
+        return set(self._cluster.nodes) if name.name.startswith(NOTIFICATIONS) else set()
 
-    async def _want_shard(self, name: Subscription) -> None:
-        node = self._at[name] = self._cluster.find(name.name)
-        subscriber = self._shards.get(node)
+    async def want(self, names: list[Subscription]) -> None:
+        anywhere = [name for name in names if not self._nodes_for(name)]
+        if anywhere:
+            await self._anywhere.want(anywhere)
+        for name in names:
+            for node in self._nodes_for(name):
+                await self._want_at(name, node)
+
+    async def _want_at(self, name: Subscription, node: ClusterNode) -> None:
+        self._at.setdefault(name, set()).add(node)
+        subscriber = self._subscribers.get(node)
         if subscriber is None:
-            subscriber = self._shards[node] = node.subscriber(self._message)
+            subscriber = self._subscribers[node] = node.subscriber(self._message)
         await subscriber.want([name])
 
     def drop(self, name: Subscription) -> None:
-        if name.command != SHARD:
-            self._everywhere.drop(name)
-        elif name in self._at:
-            self._shards[self._at.pop(name)].drop(name)
+        for node in self._at.pop(name, ()):
+            self._subscribers[node].drop(name)
+        if not self._nodes_for(name):
+            self._anywhere.drop(name)
 
     def _moved(self) -> None:
         """Slots may have: shard channels go with theirs."""
-        for name, node in list(self._at.items()):
-            if self._cluster.find(name.name) is not node:
-                self._shards[node].drop(name)
-                task = asyncio.create_task(self._move(name))
+        for name, at in self._at.items():
+            nodes = self._nodes_for(name)
+            for node in at - nodes:
+                self._subscribers[node].drop(name)
+            for node in nodes - at:
+                task = asyncio.create_task(self._follow(name, node))
                 self._moving.add(task)
                 task.add_done_callback(self._moving.discard)
+            self._at[name] = nodes
 
-    async def _move(self, name: Subscription) -> None:
+    async def _follow(self, name: Subscription, node: ClusterNode) -> None:
+        if name not in self._at:  # it was dropped in the meantime
+            return
         try:
-            await self._want_shard(name)
+            await self._want_at(name, node)
         except StoreError as error:
-            log.warning(
-                "backend '%s': no messages of shard channel %r: %s", self._cluster.name, name.name, error
-            )
+            log.warning("backend '%s': no messages of %r: %s", self._cluster.name, name.name, error)
 
     async def close(self) -> None:
         self._cluster.told.remove(self._moved)
         for task in self._moving:
             task.cancel()
-        await asyncio.gather(self._everywhere.close(), *(each.close() for each in self._shards.values()))
+        subscribers = [self._anywhere, *self._subscribers.values()]
+        await asyncio.gather(*(subscriber.close() for subscriber in subscribers))
 
 
 class ClusterTracker(Tracker):
     """Changes are told of while every node that has keys tells of its own."""
 
-    def __init__(self, cluster: ClusterUpstream, prefixes: list[bytes], told: Invalidations) -> None:
+    def __init__(self, cluster: RedisCluster, prefixes: list[bytes], told: Invalidations) -> None:
         self._cluster = cluster
         self._prefixes = prefixes
         self._told = told
@@ -90,7 +102,7 @@ class ClusterTracker(Tracker):
         self._moved()
 
     def _moved(self) -> None:
-        primaries = self._cluster.primaries()
+        primaries = self._cluster.nodes
         for node in primaries:
             if node not in self._trackers:
                 told = _NodeTold(self._told, partial(self._heard, node))

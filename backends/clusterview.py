@@ -16,8 +16,7 @@ class Member(NamedTuple):
     id: str
     address: str  # host:port
     of: str
-    failed: bool  # most primaries say so
-    linked: bool  # as the node that was asked sees it
+    failed: bool  # as most primaries say
     epoch: int  # of the configuration: where two claim a slot, the later one has it
     slots: tuple[range, ...]
 
@@ -29,7 +28,7 @@ def parse_nodes(text: str, asked: str) -> tuple[Member, ...]:
 
 
 def _member(fields: list[str], asked: str) -> Member | None:
-    identity, where, flags, primary, _, _, epoch, link, *slots = fields
+    identity, where, flags, primary, _, _, epoch, _, *slots = fields
     marks = flags.split(",")
     if any(mark in marks for mark in UNUSABLE):
         return None
@@ -43,7 +42,6 @@ def _member(fields: list[str], asked: str) -> Member | None:
         f"{host}:{port}",
         "" if primary == "-" else primary,
         "fail" in marks,
-        link == "connected",
         int(epoch),
         tuple(_slots(word) for word in slots if not word.startswith("[")),  # those are on their way
     )

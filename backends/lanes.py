@@ -170,6 +170,52 @@ class RedisLane(Lane):
             _log.exception("backend '%s': a reply could not be handed on", self._upstream.name)
 
 
+class RefusingLane(RedisLane):
+    """Answers every request with an error."""
+
+    def __init__(self, upstream: Upstream, call_soon: CallSoon, error: errors.CommandError) -> None:
+        super().__init__(upstream, 0, call_soon)
+        self._error: errors.CommandError = error
+
+    def flush(self) -> None:
+        self._flush_due = False
+        self._out.clear()
+        refused, self._waiters = self._waiters, []
+        for waiter in refused:
+            self._answer(waiter, self._error.wire * waiter.frames, waiter.frames)
+
+
+class FallbackLane(Lane):
+    """For requests that only read: what ``lane`` can't answer goes to ``other``."""
+
+    def __init__(self, lane: Lane, other: Lane) -> None:
+        self._lane: Lane = lane
+        self._other: Lane = other
+
+    def send(self, frames: bytes, waiter: Waiter) -> None:
+        self._lane.send(frames, Fallback(frames, waiter, self._other))
+
+
+class Fallback(Waiter):
+    def __init__(self, requests: bytes, waiter: Waiter, other: Lane) -> None:
+        super().__init__(waiter.frames)
+        self._requests: bytes = requests
+        self._waiter: Waiter = waiter
+        self._other: Lane = other
+
+    def done(self, wire: bytes, failed: int) -> None:
+        if failed or wire.startswith((b"-LOADING ", b"-MASTERDOWN ")):
+            self._other.send(self._requests, self._waiter)
+        else:
+            self._waiter.done(wire, failed)
+
+    def alone(self) -> bool:
+        return self._waiter.alone()
+
+    def resolve(self, reply: object) -> None:
+        raise TypeError("a lane answers in frames")
+
+
 class Call(Waiter):
     """Waits for replies to our own requests: ``replies`` resolves to what ``done`` is given."""
 

@@ -16,9 +16,9 @@ import random
 import socket
 import ssl
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import hiredis
@@ -40,6 +40,9 @@ from backends.lanes import Call, RedisLane
 from backends.topology import Cluster, Endpoint, Fixed, Sentinels, Service, Topology, parse_url
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
+
+if TYPE_CHECKING:
+    from backends.replicas import Replicas
 
 BACKOFF_MIN: Final = 50  # between the first attempt and the second
 # NATs and load balancers forget what has been silent for some minutes, and say so to nobody.
@@ -68,6 +71,7 @@ class RedisUpstream(Upstream):
     requests in a row that got no answer open the breaker: see ``backends.breaker``.  With ``retry_reads``,
     requests that only read are sent once more where their connection was lost.  ``reply_max`` bounds a reply.
     ``cache_heartbeat`` is how long it may be silent where it tells of changes, before it is taken as lost.
+    ``replica_lag_max`` is how far behind a replica may be that is read from.
     ``topology`` says where the server is, in the place of ``url``.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
@@ -92,6 +96,7 @@ class RedisUpstream(Upstream):
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
         cache_heartbeat: int = 1000,
+        replica_lag_max: int = 10_000,
         topology: Topology | None = None,
     ) -> None:
         self.name = name
@@ -107,27 +112,34 @@ class RedisUpstream(Upstream):
             raise ValueError("a cluster is more than one server")
         self._user, self._password = target.user, password or target.password
         self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if target.tls else None
+        self._scheme = "rediss://" if target.tls else "redis://"
+        # Of other servers that go with this one too.
+        self._shared: dict[str, Any] = {
+            "tls_ca": tls_ca,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "connect_timeout": connect_timeout,
+            "timeout": timeout,
+            "backoff_max": backoff_max,
+            "breaker_failures": breaker_failures,
+            "reply_max": reply_max,
+        }
         self._topology: Topology
         if isinstance(target, Service):
-            scheme = f"{'rediss' if target.tls else 'redis'}://"
-            user = f"{quote(sentinel_user, safe='')}@" if sentinel_user else ""
+            at = f"{self._scheme}{user_part(sentinel_user)}"
             sentinels = [
                 RedisUpstream(
-                    f"{name}, sentinel",
-                    f"{scheme}{user}{address}",
-                    password=sentinel_password,
-                    tls_ca=tls_ca,
-                    tls_cert=tls_cert,
-                    tls_key=tls_key,
-                    connect_timeout=connect_timeout,
-                    timeout=timeout,
-                    backoff_max=backoff_max,
+                    f"{name}, sentinel", f"{at}{address}", password=sentinel_password, **self._shared
                 )
                 for address in target.sentinels
             ]
             self._topology = Sentinels(target, sentinels, self._moved)
         else:
             self._topology = topology or Fixed(target)
+        self.replicas: list[Upstream] = []
+        self.lost: Callable[[], None] | None = None  # called when a connection is
+        self._replica_lag_max = replica_lag_max
+        self._replicas: Replicas | None = None
         self._links: set[Connection] = set()
         self._attempts: set[asyncio.Timeout] = set()
         self.connect_timeout = connect_timeout
@@ -153,6 +165,8 @@ class RedisUpstream(Upstream):
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._replicas is not None:
+            await self._replicas.close()
         await self._topology.close()
 
     async def ping(self) -> None:
@@ -174,6 +188,17 @@ class RedisUpstream(Upstream):
                     lane.shut(self._breaker.reason)
                 self._keepers.append(loop.create_task(self._keep(lane, db, proto)))
         return lane
+
+    def find_replicas(self) -> None:
+        from backends.replicas import Replicas
+
+        if self._replicas is None and not self._closed:
+            self._replicas = Replicas(self, self._replica_lag_max, self.replicas, self.replica)
+
+    def replica(self, address: str) -> RedisUpstream:
+        """A server to read from; nothing is connected yet."""
+        url = f"{self._scheme}{user_part(self._user)}{address}"
+        return RedisUpstream(self.name, url, password=self._password, **self._shared)
 
     def new_lane(self, db: int, proto: int) -> RedisLane:
         return RedisLane(self, self._reply_max, asyncio.get_running_loop().call_soon)
@@ -258,6 +283,11 @@ class RedisUpstream(Upstream):
         return self._dedicated - sum(map(len, self._idle.values()))
 
     def counters(self) -> Counters:
+        replicas = [] if self._replicas is None else self._replicas.all
+        each = [self._counters(), *(replica.counters() for replica in replicas)]
+        return Counters(*map(sum, zip(*each, strict=True)))
+
+    def _counters(self) -> Counters:
         lanes = self._lanes.values()
         return Counters(
             sum(lane.answered for lane in lanes),
@@ -366,6 +396,8 @@ class RedisUpstream(Upstream):
     def forget(self, link: Connection) -> None:
         """It is lost."""
         self._links.discard(link)
+        if self.lost is not None:
+            self.lost()
 
     async def _pause(self, attempt: int) -> None:
         """Wait before an attempt to connect, until the primary moves at most."""
@@ -598,6 +630,11 @@ class _Link(Connection):
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._timeout / LOOKS / 1000, self._look, transport)
+
+
+def user_part(user: str) -> str:
+    """Of a URL."""
+    return f"{quote(user, safe='')}@" if user else ""
 
 
 def _os_reason(error: Exception) -> str:

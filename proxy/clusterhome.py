@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from zlib import crc32
 
-from backends.base import Dedicated, KeyInfo, Lane, Upstream
+from backends.base import ClusterUpstream, Dedicated, KeyInfo, Lane, Upstream
 from proxy.commands.spec import CommandSpec, InvalidKeys, key_positions, lookup
 from proxy.homes import UpstreamHome
 from proxy.nearreplies import NearReplies
 from proxy.resp import Argv
+from proxy.sealing import Sealing
 from proxy.slots import key_slot
 
 
@@ -21,15 +23,17 @@ class ClusterHome(UpstreamHome):
 
     def __init__(
         self,
-        upstream: Upstream,
+        upstream: ClusterUpstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
         table: Mapping[bytes, CommandSpec],
     ) -> None:
-        super().__init__(upstream, near, flushable, in_flight_max, in_flight_bytes_max)
+        super().__init__(upstream, near, sealing, flushable, in_flight_max, in_flight_bytes_max)
         self.sharded = True
+        self._cluster: ClusterUpstream = upstream
         self._table: Mapping[bytes, CommandSpec] = table
         self._servers: dict[Upstream, UpstreamHome] = {}
 
@@ -37,12 +41,12 @@ class ClusterHome(UpstreamHome):
         server = self._servers.get(node)
         if server is None:
             bounds = (self.flushable, self.in_flight_max, self.in_flight_bytes_max)
-            server = self._servers[node] = UpstreamHome(node, self.near, *bounds)
+            server = self._servers[node] = UpstreamHome(node, self.near, self.sealing, *bounds)
             server.overload = self.overload
         return server
 
     def of(self, key: bytes) -> UpstreamHome:
-        return self._server(self.upstream.find(key))
+        return self._server(self._cluster.find(key))
 
     def of_request(self, spec: CommandSpec, argv: Argv) -> UpstreamHome:
         if spec.first_key:
@@ -57,12 +61,12 @@ class ClusterHome(UpstreamHome):
         return self.of(argv[1]) if spec.name in (b"publish", b"spublish") else self.servers[0]
 
     def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
-        redirect = self.upstream.redirect(server.upstream, error)
+        redirect = self._cluster.redirect(server.upstream, error)
         return (self._server(redirect.server), redirect.asking) if redirect else None
 
     @property
     def servers(self) -> list[UpstreamHome]:
-        servers = [self._server(node) for node in self.upstream.primaries()]
+        servers = [self._server(node) for node in self._cluster.primaries]
         if len(self._servers) > 2 * len(servers):
             self._servers = {server.upstream: server for server in servers}
         return servers
@@ -76,7 +80,7 @@ class ClusterHome(UpstreamHome):
 
     @property
     def full(self) -> bool:
-        return all(server.full for server in self.servers)
+        return self.load.bytes >= self.in_flight_bytes_max or all(server.full for server in self.servers)
 
     # It has database 0 alone: the others are empty.
 
@@ -84,16 +88,23 @@ class ClusterHome(UpstreamHome):
         self, db: int, prefix: bytes, position: object, limit: int
     ) -> tuple[Sequence[KeyInfo], object]:
         """Server after server; a key whose slot moves meanwhile may be missed, or come twice."""
-        walked, server, cursor = position if isinstance(position, tuple) else ((), None, None)
-        servers = self.servers
-        if server not in servers:  # the first one, or it has no keys any more: another has taken over
-            server, cursor = next((each for each in servers if each not in walked), None), None
-        if db or server is None:
+        if db:
             return [], None
-        infos, after = await server.walk(db, prefix, cursor, limit)
-        if after is None:
-            walked, server = (*walked, server), None
-        return infos, (walked, server, after) if server or len(walked) < len(servers) else None
+        # Where it goes on: the cursor, servers that are through, and the one at hand, for whoever keeps it.
+        cursor, *places = position.decode().split(" ") if isinstance(position, bytes) else [""]
+        servers = {self._cluster.address(server.upstream): server for server in self.servers}
+        left = [place for place in servers if place not in places]
+        if not cursor or places[-1] not in servers:  # that one may have no keys any more, others have them
+            cursor = ""
+            if not left:
+                return [], None
+            places.append(left.pop(0))
+        at = cursor.encode() if cursor else None
+        infos, after = await servers[places[-1]].walk(db, prefix, at, limit)
+        if after is None and not left:
+            return infos, None
+        assert after is None or isinstance(after, bytes)
+        return infos, b"%b %b" % (after or b"", " ".join(places).encode())
 
     async def kinds(self, db: int, names: list[bytes]) -> list[str]:
         each = await asyncio.gather(*(self.of(name).kinds(db, [name]) for name in names))
@@ -119,3 +130,8 @@ class ClusterHome(UpstreamHome):
         spec = lookup(self._table, argv)
         server = self.servers[0] if spec is None else self.of_request(spec, argv)
         return await server.call(db, argv)
+
+    async def life(self) -> str:
+        lives = await asyncio.gather(*(server.life() for server in self.servers))
+        layout = crc32(" ".join(map(self._cluster.address, self._cluster.owners)).encode())
+        return f"{layout:x} {' '.join(lives)}"

@@ -195,6 +195,7 @@ class RedisBackend(BackendConfig):
     overload: Literal["wait", "refuse"] = "wait"
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")
+    replica_lag_max: Timeout = duration("10s")
 
     def mistakes(self) -> Iterator[Mistake]:
         url = urlsplit(self.url)
@@ -277,6 +278,12 @@ class RouteConfig(Table):
     compression_level: Level = 3
     compress_min: Size = 64
     integrity: Literal["none", "sha256"] = "sha256"
+    read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
+
+    @property
+    def seals(self) -> bool:
+        """Whether values are stored in another form than their own."""
+        return self.compression != "none" or self.integrity != "none"
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
@@ -292,9 +299,12 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+# Options of a redis route which say how it seals, and what is said where it doesn't.
+_SEALED_BY: Final = ("compression_level", "compress_min")
+_UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
-    "redis": ((*_SEALED_ONLY, "ttl"), "is not available on a redis backend in this version; leave it out"),
+    "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -425,11 +435,21 @@ def _routes(reader: Reader, raw: object, types: _Types) -> tuple[RouteConfig, ..
         if route is None:
             continue
         routes.append(route)
+        if cls is not None and cls.type != "redis" and route.read_policy != "primary":
+            why = f"does not apply to a {cls.type} backend, which has no replicas; leave it out"
+            reader.mistake(where, "read_policy", why)
+        elif route.cache and route.read_policy != "primary":
+            why = 'must be "primary" where cache = true: a replica may answer what was true before a change'
+            reader.mistake(where, "read_policy", why)
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:
                 if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
                     reader.mistake(where, option, why)
+            if cls is RedisBackend and not route.seals:
+                for option in _SEALED_BY:
+                    if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
+                        reader.mistake(where, option, _UNSEALED)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)

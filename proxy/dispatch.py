@@ -476,7 +476,7 @@ class Dispatcher(FastPath):
         if writes and s.write_count and s.write_home is not home:
             self.park(s, argv, HELD_ORDER)
             return
-        server = home.of_request(spec, argv) if home.sharded else home
+        server = home.server_for(spec, argv, route.reads) if home.sharded or route.reads else home
         lane = server.lanes[2 * s.db + s.proto - 2]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:

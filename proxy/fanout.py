@@ -77,6 +77,7 @@ class Split:
         self.missing: int = 0
         self.began: int = 0  # ns, of the performance counter
         self.slot: Slot | None = None
+        self.sealing: bool = False  # parts are still to be sent: their values are being sealed
 
     def start(self, slot: Slot) -> None:
         """Run all parts; the slot gets the merged reply."""
@@ -88,7 +89,11 @@ class Split:
             home = part.home
             if isinstance(home, UpstreamHome):
                 # The lane of the session's other commands, so that they keep their order.
-                home.shared(session.db, session.proto).send(encode_command(part.argv), part)
+                lane = home.shared(session.db, session.proto)
+                if home.sealing is None:
+                    lane.send(encode_command(part.argv), part)
+                elif not home.sealing.send(lane, spec.name, part.argv, part):
+                    self.sealing = True
                 continue
             handler = spec.handler
             assert handler is not None
@@ -175,7 +180,9 @@ class Fanout:
                 part = parts[owner] = Part(split, route)
                 part.argv.append(argv[0])
                 if isinstance(home, UpstreamHome):
-                    part.home = home.of(name)
+                    part.home = server = home.of(name)
+                    if route.reads and spec.reads:
+                        part.home = server.replica_for(name, route.reads)
                 split.parts.append(part)
             part.argv += argv[position : position + width]
             part.names.append(name)

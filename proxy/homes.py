@@ -6,19 +6,22 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Final, TypeVar
+from zlib import crc32
 
 import hiredis
 
 from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
+from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
-from proxy.commands.spec import CommandSpec
+from proxy.commands.spec import CommandSpec, key_positions
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
 from proxy.resp import Argv, Reply, encode_command
-from proxy.router import MEMORY, UPSTREAM, Home
+from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
+from proxy.sealing import Sealing
 from proxy.tier import Tier
 
 T = TypeVar("T")
@@ -139,6 +142,7 @@ class UpstreamHome(Home):
         self,
         upstream: Upstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
@@ -147,7 +151,11 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.has_readers: bool = False  # whether a route reads from replicas
+        self.sealing: Sealing | None = sealing  # where a route has values sealed
         self._tracker: Tracker | None = None
+        self._replicas: dict[Upstream, UpstreamHome] = {}
+        self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
 
@@ -166,6 +174,40 @@ class UpstreamHome(Home):
     def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
         """As ``Upstream.redirect``."""
         return None
+
+    def server_for(self, spec: CommandSpec, argv: Argv, reads: int) -> UpstreamHome:
+        """As ``of_request``, by a route's policy for what only reads."""
+        server = self.of_request(spec, argv)
+        if not reads or not spec.reads:
+            return server
+        key = argv[spec.first_key or key_positions(spec, argv)[0]]
+        return server.replica_for(key, reads)
+
+    def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
+        """A replica, or what stands in for one; for one key always the same while the replicas are.
+
+        So reads of a key go back in time only when one comes or goes.
+        """
+        replicas = self.upstream.replicas
+        count = len(replicas) + (reads == ANY)
+        if not count:
+            return self if reads == PREFER_REPLICA else self._without_replica()
+        number = crc32(key) % count
+        if number == len(replicas):
+            return self
+        replica = replicas[number]
+        home = self._replicas.get(replica)
+        if home is None:
+            if len(self._replicas) > 2 * count:  # those that are gone among them
+                self._replicas.clear()
+            home = ReplicaHome(self, replica, None if reads == REPLICA else self)
+            self._replicas[replica] = home
+        return home
+
+    def _without_replica(self) -> UpstreamHome:
+        if self._refusing is None:
+            self._refusing = RefusingHome(self, errors.no_replica(self.name))
+        return self._refusing
 
     @property
     def servers(self) -> list[UpstreamHome]:
@@ -222,10 +264,17 @@ class UpstreamHome(Home):
                     break
         return cleared
 
+    @property
+    def replica_count(self) -> int:
+        """How many there are to be read from."""
+        return sum(len(server.upstream.replicas) for server in self.servers)
+
     async def open(self) -> None:
         """Connect once, to know that it is there; raises StoreError."""
         if self.near is not None and self._tracker is None:
             self._tracker = self.upstream.tracker(self.near.prefixes, self.near)
+        if self.has_readers:
+            self.upstream.find_replicas()
         await self.upstream.open()
 
     async def close(self) -> None:
@@ -252,8 +301,31 @@ class UpstreamHome(Home):
         return own if self.near is None else NearDedicated(own, self.near)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
-        """One command and its parsed reply; raises CommandError, for a lost backend too."""
+        """One command and its parsed reply, with nothing sealed or unsealed.
+
+        Raises CommandError, for a lost backend too.
+        """
         return await self._call(db, argv)
+
+    async def life(self) -> str:
+        """What is another once it may lack keys that nobody has removed, or a walk may have missed some.
+
+        Of one server its run id: one that was started anew, or that took over, may lack any.
+        """
+        reply = await self._call(0, [b"INFO", b"server"])
+        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
+
+    async def read_string(self, db: int, name: bytes) -> tuple[bytes, bytes] | None:
+        """A string's value, and that as it stands there, which may be sealed; None: no such key.
+
+        Raises CommandError.
+        """
+        stored = await self._call(db, [b"GET", name])
+        if not isinstance(stored, bytes):
+            return None
+        value = stored if self.sealing is None else await self.sealing.unseal_value(name, stored)
+        return value, stored
 
     async def _call(self, db: int, argv: list[bytes]) -> object:
         planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None
@@ -262,6 +334,44 @@ class UpstreamHome(Home):
         finally:
             if planned is not None:
                 planned.release()
+
+
+class ReplicaHome(UpstreamHome):
+    """A replica of another home, which answers what this one can't, if it is given."""
+
+    def __init__(self, primary: UpstreamHome, replica: Upstream, other: UpstreamHome | None) -> None:
+        super().__init__(
+            replica,
+            None,
+            primary.sealing,
+            primary.flushable,
+            primary.in_flight_max,
+            primary.in_flight_bytes_max,
+        )
+        self.overload = primary.overload
+        self._other: UpstreamHome | None = other
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = super().connect(db, proto)
+        if self._other is not None:
+            lane = FallbackLane(lane, self._other.shared(db, proto))
+            self.lanes[2 * db + proto - 2] = lane
+        return lane
+
+
+class RefusingHome(UpstreamHome):
+    """In the place of one that is not there."""
+
+    def __init__(self, home: UpstreamHome, error: CommandError) -> None:
+        super().__init__(
+            home.upstream, None, None, home.flushable, home.in_flight_max, home.in_flight_bytes_max
+        )
+        self._error: CommandError = error
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = RefusingLane(self.upstream, asyncio.get_running_loop().call_soon, self._error)
+        self.lanes[2 * db + proto - 2] = lane
+        return lane
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -103,6 +103,8 @@ def reset_counters(source: InfoSource) -> None:
     for home in source.homes.values():
         if isinstance(home, ColdHome):
             home.conflicts = home.damaged = home.expired = 0
+        elif isinstance(home, UpstreamHome) and home.sealing is not None:
+            home.sealing.damaged = 0
 
 
 def _server(source: InfoSource) -> Fields:
@@ -401,12 +403,21 @@ def _tier(source: InfoSource, home: Home) -> str:
         counters |= upstream.counters()._asdict()
         if home.overload is not None:
             counters["overloaded"] = home.overload.refused
+        if home.has_readers:
+            counters["replicas"] = home.replica_count
         near = home.near
         if near is not None:
             counters |= {
                 "caching": int(near.live),
                 "invalidations": near.invalidations,
                 "flushes": near.flushes,
+            }
+        sealing = home.sealing
+        if sealing is not None:
+            counters |= {
+                "raw_bytes": sealing.raw_bytes,
+                "stored_bytes": sealing.stored_bytes,
+                "damaged": sealing.damaged,
             }
     return _pairs(**counters)
 

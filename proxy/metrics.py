@@ -28,6 +28,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource
 from proxy.keyspace import DATABASES
 from proxy.router import Home, Route
+from proxy.sealing import Sealing
 from proxy.tally import LATENCY_BUCKETS
 
 T = TypeVar("T")
@@ -95,12 +96,16 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     )
     yield from _each(
         "backend",
+        {home.name: sealer for home in homes if (sealer := _sealer(home)) is not None},
+        (Counter, "redtier_cold_raw_bytes", "Size of values written, raw.", lambda s: s.raw_bytes),
+        (Counter, "redtier_cold_stored_bytes", "Size of values written, sealed.", lambda s: s.stored_bytes),
+        (Counter, "redtier_cold_integrity_failures", "Damaged values found.", lambda s: s.damaged),
+    )
+    yield from _each(
+        "backend",
         {home.name: home for home in homes if isinstance(home, ColdHome)},
-        (Counter, "redtier_cold_raw_bytes", "Size of values written, raw.", lambda h: h.raw_bytes),
-        (Counter, "redtier_cold_stored_bytes", "Size of values written, sealed.", lambda h: h.stored_bytes),
         (Counter, "redtier_cold_expirations", "Keys removed as expired.", lambda h: h.expired),
         (Counter, "redtier_cold_conflicts", "Commits refused: a key had changed.", lambda h: h.conflicts),
-        (Counter, "redtier_cold_integrity_failures", "Damaged values found.", lambda h: h.damaged),
     )
     yield from _each(
         "backend",
@@ -171,6 +176,13 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         ),
         (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
     )
+
+
+def _sealer(home: Home) -> ColdHome | Sealing | None:
+    """Who seals a backend's values, if anybody does."""
+    if isinstance(home, ColdHome):
+        return home
+    return home.sealing if isinstance(home, UpstreamHome) else None
 
 
 def _build() -> Metric:

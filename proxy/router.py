@@ -12,16 +12,25 @@ from collections.abc import Sequence
 from typing import Final
 
 from backends.base import KeyInfo
-from proxy.errors import cross_tier, no_functions
+from proxy.commands.spec import CommandSpec
+from proxy.errors import cross_tier, inside_sealed, no_functions, sorted_by_sealed
 from proxy.keyspace import KeyPolicy, Keyspace
 from proxy.prefixes import PrefixMap
-from proxy.resp import BULK_MAX
+from proxy.resp import BULK_MAX, Argv
+from proxy.sealing import works_inside
 from proxy.tally import Load, Overload, Tally
 
 # Values of Home.kind and Route.kind.
 MEMORY: Final = 0
 COLD: Final = 1
 UPSTREAM: Final = 2
+
+
+# Values of Route.reads: where what only reads goes, if the home has replicas.
+PRIMARY: Final = 0
+PREFER_REPLICA: Final = 1  # the primary where there is none
+REPLICA: Final = 2
+ANY: Final = 3  # the primary is one of them
 
 
 class Home:
@@ -87,15 +96,25 @@ class Route:
     """One ``[[routes]]`` of the configuration at work."""
 
     def __init__(
-        self, prefix: bytes, home: Home, policy: KeyPolicy, keyspaces: list[Keyspace], near: bool = False
+        self,
+        prefix: bytes,
+        home: Home,
+        policy: KeyPolicy,
+        keyspaces: list[Keyspace],
+        near: bool = False,
+        sealed: bool = False,
+        reads: int = PRIMARY,
     ) -> None:
         self.prefix: bytes = prefix
         self.home: Home = home
         self.kind: int = home.kind
         self.policy: KeyPolicy = policy
-        # Whether requests must be looked through for what an upstream would take and the route does not.
-        self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
+        self.sealed: bool = sealed  # strings are sealed on their way to its upstream
+        # Whether requests must be looked through: for what an upstream would take and the route does not, or
+        # for values to be sealed.
+        self.limited: bool = home.kind == UPSTREAM and (policy.max_value < BULK_MAX or sealed)
         self.near: bool = near  # replies of its upstream are kept
+        self.reads: int = reads
         self.keyspaces: list[Keyspace] = keyspaces  # by database, where the home is memory; else empty
         self.tally: Tally = Tally()
         self.batch: int = 0  # calls of the chunk of input that is at work
@@ -114,6 +133,7 @@ class Router:
         self.redis: Route | None = None if only is None or only.home.sharded else only
         # The same where every route leads there: what names no key is its affair too.
         self.alone: Route | None = self.redis if len(self.homes) == 1 else None
+        self.seals: bool = any(route.sealed for route in self.routes)
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)
@@ -144,6 +164,22 @@ class Router:
             literal = pattern.partition(b"*")[0]
             if not self.may_lead(literal, route.home):
                 raise cross_tier(title, route.prefix, self.find(literal).prefix)
+
+    def check_sealed(self, spec: CommandSpec, argv: Argv, names: list[bytes]) -> None:
+        """Refuse a command that would take sealed values for what their clients have set."""
+        if works_inside(spec, argv):
+            for name in names:
+                route = self.find(name)
+                if route.sealed:
+                    raise inside_sealed(spec.title, route.prefix)
+        if spec.patterns is not None:
+            for pattern in spec.patterns(argv):
+                literal, _, rest = pattern.partition(b"*")
+                if 0 <= rest.find(b"->") < len(rest) - 2:  # a field of a hash
+                    continue
+                for route in self.routes:
+                    if route.sealed and (route is self.find(literal) or route.prefix.startswith(literal)):
+                        raise sorted_by_sealed(spec.title, route.prefix)
 
     def nested(self, route: Route) -> list[Route]:
         """The routes next within ``route``: those that have no third one between."""

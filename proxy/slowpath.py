@@ -18,6 +18,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Final
 
+from backends.base import Waiter
 from proxy import errors
 from proxy.blocking import Blocking, First
 from proxy.cells import WorkingSet
@@ -45,9 +46,11 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import check_size
 from proxy.modules import Inquiry
 from proxy.monitor import Monitors
-from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple
+from proxy.moves import MOVES
+from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple, encode_command
 from proxy.router import COLD, UPSTREAM, Home, Route, Router
 from proxy.scheduler import Scheduler
+from proxy.sealing import has_values
 from proxy.session import (
     HELD_BARRIER,
     HELD_ORDER,
@@ -296,6 +299,8 @@ class SlowPath:
         if not names:
             self._without_keys(s, spec, argv)
             return
+        if self._router.seals:
+            self._router.check_sealed(spec, argv, names)
         route = self._router.find(names[0])
         home = route.home
         patterns = spec.patterns(argv) if spec.patterns is not None else []
@@ -307,7 +312,8 @@ class SlowPath:
         for name in names:
             if name != names[0]:
                 several = True
-                if self._router.find(name).home.step(name) != step:
+                other = self._router.find(name)
+                if other.home.step(name) != step or (other.sealed != route.sealed and spec.name in MOVES):
                     alone = False
         if not alone or (
             # Reads of several keys are one job on any cold home: they commit nothing.
@@ -330,6 +336,8 @@ class SlowPath:
             slot.argv = argv
             slot.began = self._fast.began
             work.start(slot)
+            if work.sealing:
+                s.hold(HELD_ORDER)  # until it is acknowledged
             if s.pending >= self._pipeline_max:
                 s.hold(HELD_PIPELINE)
         elif spec.flags & BLOCKING:
@@ -340,6 +348,11 @@ class SlowPath:
             for name in names:
                 if self._router.find(name).limited:
                     self._check_sizes(self._router.find(name), argv)
+            assert isinstance(home, UpstreamHome)
+            near = route.near and route.limited and spec.kept  # else the fast path has looked there
+            if near or (home.sealing is not None and has_values(spec.name)):
+                self._forward_alone(s, spec, argv, route, home)
+                return
             self._forward(s, spec, argv, route)
         elif spec.handler is None:
             if not spec.forwardable:  # nor would a redis route take it
@@ -365,6 +378,50 @@ class SlowPath:
         self._fast.end_run(s)
         if s.parked is sent:
             s.parked = argv
+
+    def _forward_alone(
+        self, s: Session, spec: CommandSpec, argv: Argv, route: Route, home: UpstreamHome
+    ) -> None:
+        """Send a command to its Redis by itself: its reply may be known here, or have sealed values in it."""
+        if spec.write and s.write_count and s.write_home is not home:
+            self._fast.park(s, argv, HELD_ORDER)
+            return
+        server = home.server_for(spec, argv, route.reads)
+        if home.full or server.full:
+            self._fast.stall(s, argv, home if home.full else server)
+            return
+        spec.calls += 1
+        slot = s.wait(1, home, 1 if spec.write else 0)
+        slot.tally = route.tally
+        slot.timing = spec.timing
+        slot.argv = argv
+        slot.began = self._fast.began
+        for arg in argv:
+            slot.size += len(arg)
+        slot.load = server.load
+        server.load.bytes += slot.size
+        self._ask(s, spec, argv, route, server, slot)
+        if s.pending >= self._pipeline_max:
+            s.hold(HELD_PIPELINE)
+
+    def _ask(
+        self, s: Session, spec: CommandSpec, argv: Argv, route: Route, home: UpstreamHome, slot: Slot
+    ) -> None:
+        sealing = home.sealing
+        waiter: Waiter = slot if sealing is None else sealing.unsealing(spec.name, argv, slot)
+        if route.near and spec.kept and home.near is not None:
+            wire = home.near.find(s.db, s.proto, spec, argv)
+            if wire is not None:
+                waiter.done(wire, 0)
+                return
+        lane = home.shared(s.db, s.proto)
+        if not spec.write:
+            slot.request = encode_command(argv)
+            lane.send(slot.request, waiter)
+        elif sealing is None:
+            lane.send(encode_command(argv), waiter)
+        elif not sealing.send(lane, spec.name, argv, slot):
+            s.hold(HELD_ORDER)  # until it is acknowledged
 
     def _block(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]) -> None:
         """A command that may wait for one of its keys to be written."""

@@ -40,8 +40,10 @@ from proxy.errors import CommandError, NeedKeys
 from proxy.events import Events, Watch
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import Block, Keyspace, check_size
+from proxy.moves import MOVES
 from proxy.resp import NULL_ARRAY, OK, Argv, Raw, Reply, encode_command
 from proxy.router import Home, Route, Router
+from proxy.sealing import VALUES, keys_shown
 from proxy.session import HELD_CLOSING, Deferred, Session, Told
 
 SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
@@ -113,6 +115,9 @@ class Transactions:
             self._router.of_functions(spec.title)
         if not names and spec.upstream and spec.flags & (ADMIN | PUBSUB):
             raise errors.not_shared(spec.title)
+        if self._router.seals:
+            self._router.check_sealed(spec, argv, names)
+            self._check_moved(spec, names)
         for name in names:
             if len(name) > self._key_max:
                 raise errors.too_large(len(name), self._key_max, "key_max")
@@ -125,6 +130,13 @@ class Transactions:
             elif route.limited:
                 for arg in argv:
                     check_size(route.policy, arg)
+
+    def _check_moved(self, spec: CommandSpec, names: list[bytes]) -> None:
+        """Refuse to have a Redis move a value between routes of which it would be unsealed on one only."""
+        if spec.name in MOVES and len(names) > 1:
+            first, second = self._router.find(names[0]), self._router.find(names[1])
+            if first.home is second.home and first.sealed != second.sealed:
+                raise errors.sealed_and_not(spec.title, first.prefix, second.prefix)
 
     def _names(self, spec: CommandSpec, argv: Argv) -> list[bytes]:
         try:
@@ -371,16 +383,17 @@ class Transactions:
         """As ``_run_cold``; keys that are watched there are so on a connection of the session's own."""
         began = time.perf_counter_ns()
         lane_db = db = piece.commands[0].db if piece.commands else session.db
+        sent = [await _as_sent(home, command) for command in piece.commands]
         own = session.dedicated.pop(home, None)
         requests: list[Argv] = [] if own is None else [[b"SELECT", b"%d" % db]]
         requests.append([b"MULTI"])
         places: list[int] = []  # of each reply within EXEC's; -1 for what we have added
-        for command in piece.commands:
+        for command, argv in zip(piece.commands, sent, strict=True):
             if command.db != db:
                 db = command.db
                 requests.append([b"SELECT", b"%d" % db])
                 places.append(-1)
-            requests.append(to_upstream(command.argv))
+            requests.append(argv)
             places.append(command.place)
             command.spec.calls += 1
         if db != lane_db:
@@ -410,15 +423,23 @@ class Transactions:
             raise CommandError(last[1:-2].decode("utf-8", "replace"))
         if last.startswith((b"*-1", b"_")):
             return False
+        frames: dict[int, bytes] = {}  # by the places of their commands
         framer = ReplyFramer(REPLY_MAX)
         framer.feed(last[last.index(b"\r\n") + 2 :])
         for place in places:
             frame = framer.take(1)
             assert frame is not None
             if place >= 0:
-                replies[place] = Raw(frame)
-                if frame.startswith(b"-"):
-                    session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
+                frames[place] = frame
+        size = 0
+        for command in piece.commands:
+            frame = await _as_set(home, command, frames.pop(command.place))
+            size += len(frame)
+            if home.sealing is not None:
+                home.sealing.check_reply(size)
+            replies[command.place] = Raw(frame)
+            if frame.startswith(b"-"):
+                session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
         _measure(session, piece.commands, began)
         return True
 
@@ -501,6 +522,24 @@ def _apart(first: Route, second: Route, title: str) -> CommandError:
     if title:
         return errors.cross_tier(title, first.prefix, second.prefix)
     return errors.cross_tier_exec(first.prefix, second.prefix)
+
+
+async def _as_sent(home: UpstreamHome, command: Command) -> Argv:
+    """A command as it goes to its Redis, its values sealed; raises CommandError."""
+    if home.sealing is not None and command.spec.name in VALUES:
+        return await home.sealing.seal(command.spec.name, command.argv)
+    return to_upstream(command.argv)
+
+
+async def _as_set(home: UpstreamHome, command: Command, frame: bytes) -> bytes:
+    """The reply to a command with its values as their clients have set them, or an error."""
+    keys = keys_shown(command.spec.name, command.argv)
+    if home.sealing is None or not keys:
+        return frame
+    try:
+        return await home.sealing.unseal(keys, frame)
+    except CommandError as error:
+        return error.wire
 
 
 def _measure(session: Session, commands: list[Command], began: int) -> None:

@@ -63,6 +63,10 @@ class Cluster:
         with node.client() as client:
             return client.execute_command("CLUSTER", *command.split())
 
+    def ok(self, node: RedisServer) -> bool:
+        """Whether it serves, as far as the cluster lets it."""
+        return b"cluster_state:ok\r\n" in self.cluster(node, "INFO")
+
     def id(self, node: RedisServer) -> str:
         return str(self.cluster(node, "MYID").decode())
 
@@ -82,7 +86,7 @@ class Cluster:
         for node in running:
             with node.client() as client:
                 facts = client.info("replication")
-                if client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+                if not self.ok(node):
                     return False
             if facts["role"] == "slave" and facts["master_link_status"] != "up":
                 return False

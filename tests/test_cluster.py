@@ -33,7 +33,8 @@ def port(cluster: Cluster) -> Iterator[int]:
         "backends.hot": {"type": "memory"},
     }
     near = '[[routes]]\nprefix = "near:"\nbackend = "main"\ncache = true\n'
-    with RedtierServer(toml(backends, {"": "main", "hot:": "hot"}) + near) as redtier:
+    sealed = '[[routes]]\nprefix = "sealed:"\nbackend = "main"\nintegrity = "sha256"\n'
+    with RedtierServer(toml(backends, {"": "main", "hot:": "hot"}) + near + sealed) as redtier:
         yield redtier.port
 
 
@@ -279,6 +280,23 @@ def test_channels_reach_all_nodes_and_shard_channels_move(
         assert listener.frame() == b"*3\r\n" + bulk("smessage", "shard", "2")
 
 
+def test_each_node_is_listened_to_for_what_happens_to_its_keys(
+    port: int, client: RawClient, cluster: Cluster
+) -> None:
+    with RawClient(port) as listener:
+        for node in cluster.nodes:
+            with node.client() as direct:
+                direct.config_set("notify-keyspace-events", "K$")
+        listener.ask("PSUBSCRIBE __keyspace@0__:event:*")
+        for number in range(20):
+            assert client.ask(f"SET event:{number} 1") == OK
+        heard = {listener.frame() for _ in range(20)}
+        for node in cluster.nodes:
+            with node.client() as direct:
+                direct.config_set("notify-keyspace-events", "")
+        assert len(heard) == 20
+
+
 def test_cached_replies_are_dropped_by_what_any_node_tells(client: RawClient, cluster: Cluster) -> None:
     names = [f"near:{number}" for number in range(30)]
     with ExitStack() as stack:
@@ -305,6 +323,19 @@ def hits(client: RawClient, names: list[str]) -> bool:
     for name in names:
         client.ask(f"GET {name}")
     return all(b"cached\r\n:1\r\n" in client.ask(f"TIER WHERE {name}") for name in names)
+
+
+def test_values_are_sealed_on_every_node(client: RawClient, cluster: Cluster) -> None:
+    names = [f"sealed:{number}" for number in range(20)]
+    value = "v" * 200
+    assert client.ask("MSET " + " ".join(f"{name} {value}" for name in names)) == OK
+    assert client.ask("MGET " + " ".join(names)) == b"*20\r\n" + bulk(*[value] * 20)
+    for name in names:
+        with cluster.owner(name.encode()).client() as direct:
+            assert direct.strlen(name) > 200
+    Moving(cluster, names[0].encode()).all()
+    client.send("MULTI", f"SET {names[0]} {value}x", f"GET {names[0]}", "EXEC", f"GET {names[0]}")
+    assert [client.frame() for _ in range(5)][3:] == [b"*2\r\n+OK\r\n" + bulk(value + "x"), bulk(value + "x")]
 
 
 def test_scripts_and_functions_are_known_to_every_node(client: RawClient, cluster: Cluster) -> None:

@@ -643,14 +643,14 @@ cache_ttl = "1m"
 [[routes]]
 prefix = "a:"
 backend = "up"
-compression = "zstd"
-=> [[routes]] #2 (prefix "a:") compression: is not available on a redis backend in this version; leave it out
+compression_level = 5
+=> [[routes]] #2 (prefix "a:") compression_level: has no effect on a redis backend without compression = "zstd" or integrity = "sha256"
 
 [[routes]]
 prefix = "a:"
 backend = "up"
-integrity = "sha256"
-=> [[routes]] #2 (prefix "a:") integrity: is not available on a redis backend in this version; leave it out
+compress_min = 10
+=> [[routes]] #2 (prefix "a:") compress_min: has no effect on a redis backend without compression = "zstd" or integrity = "sha256"
 
 [[routes]]
 prefix = "a:"

@@ -179,21 +179,21 @@ def report(state: State, order: Order, equal: bool) -> int:
 
 
 def _reading(config: Config, order: Order) -> Config:
-    """The source alone: values of any size are read."""
-    cold = config.backends[order.source].cold
-    options = {"cache": False, "max_value": HOT_ROUTE["max_value"]} if cold else HOT_ROUTE
+    """The source alone: values of any size are read, and unsealed wherever their routes lead by now."""
+    options = HOT_ROUTE | {"integrity": "sha256"}
+    if config.backends[order.source].cold:
+        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
     return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
 
 
 def _writing(config: Config, order: Order) -> Config:
     """The target alone: keys are sealed as their routes to it say, by default where they have others."""
-    if not config.backends[order.target].cold:
-        return replace(config, routes=(RouteConfig(prefix=b"", backend=order.target, **HOT_ROUTE),))
+    other = {"cache": False} if config.backends[order.target].cold else HOT_ROUTE
     routes = [
         # What is copied is no new write: a key without an expiry stays so.
         replace(route, cache=False, ttl=0)
         if route.backend == order.target
-        else RouteConfig(prefix=route.prefix, backend=order.target, cache=False)
+        else RouteConfig(prefix=route.prefix, backend=order.target, **other)
         for route in config.routes
     ]
     return replace(config, routes=tuple(routes))

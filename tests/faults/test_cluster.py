@@ -57,11 +57,6 @@ def stopped(cluster: Cluster, replica: RedisServer, primary: RedisServer) -> Ite
         yield
 
 
-def state(cluster: Cluster, node: RedisServer) -> str:
-    with node.client() as client:
-        return str(client.execute_command("CLUSTER INFO")["cluster_state"])
-
-
 @pytest.mark.parametrize("failing", [asked, killed, stopped])
 async def test_a_failover_costs_errors_for_no_longer_than_the_cluster_needs(
     failing: Callable[[Cluster, RedisServer, RedisServer], AbstractContextManager[None]],
@@ -80,7 +75,7 @@ async def test_a_failover_costs_errors_for_no_longer_than_the_cluster_needs(
             await eventually(
                 lambda: (
                     cluster.owner_by(replica, slot) is replica
-                    and all(state(cluster, node) == "ok" for node in [replica, *others])
+                    and all(cluster.ok(node) for node in [replica, *others])
                 ),
                 30,
             )
