@@ -101,6 +101,8 @@ def _row(info: list[Any]) -> Row:
     if more:
         categories = [category.decode().removeprefix("@") for category in more[0]]
         row["acl"] = " ".join(each for each in categories if each in CATEGORIES) or "slow"
+    if len(more) > 1:
+        row["tips"] = [tip.decode() for tip in more[1]]
     return row
 
 

@@ -16,6 +16,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from backends.base import Waiter
@@ -41,6 +42,7 @@ from proxy.commands.spec import (
 )
 from proxy.errors import CommandError, NeedKeys
 from proxy.events import Events
+from proxy.everywhere import run_everywhere, runs_everywhere
 from proxy.fanout import Fanout
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import check_size
@@ -492,7 +494,13 @@ class SlowPath:
         if spec.upstream:
             if spec.flags & (BLOCKING | PUBSUB | ADMIN):
                 raise errors.not_shared(spec.title)
-            self._forward(s, spec, argv, self._router.of_backend(spec.upstream))
+            route = self._router.of_backend(spec.upstream)
+            home = route.home
+            assert isinstance(home, UpstreamHome)
+            if runs_everywhere(spec, home):
+                self._defer(s, spec, argv, Deferred(partial(run_everywhere, s, spec, argv, home)))
+            else:
+                self._forward(s, spec, argv, route)
             return
         if spec.handler is None:
             raise errors.not_served_yet(spec.title)

@@ -66,6 +66,12 @@ static int echo(Context *context, String **argv, int argc) {
     return 0;
 }
 
+/* How many keys this server has. */
+static int size(Context *context, String **argv, int argc) {
+    (void)argv, (void)argc;
+    return ReplyWithCallReply(context, Call(context, "DBSIZE", ""));
+}
+
 /* Keys before the last argument, which is their number: what no key spec can say. */
 static int last(Context *context, String **argv, int argc) {
     long long keys;
@@ -118,6 +124,8 @@ int RedisModule_OnLoad(void *context, String **argv, int argc) {
         || CreateCommand(context, "tests.set", set, "write deny-oom", 1, 1, 1)
         || CreateCommand(context, "tests.pairs", echo, "write", 1, -1, 2)
         || CreateCommand(context, "tests.keyless", echo, "readonly", 0, 0, 0)
+        || CreateCommand(context, "tests.size", size, "readonly", 0, 0, 0)
+        || CreateCommand(context, "tests.everywhere", echo, "readonly", 0, 0, 0)
         || CreateCommand(context, "tests.admin", echo, "admin", 0, 0, 0)
         || CreateCommand(context, "tests.last", last, "readonly getkeys-api", 0, 0, 0)
         || CreateCommand(context, "tests.wait", waits, "readonly blocking", 1, 1, 1)
@@ -136,6 +144,10 @@ int RedisModule_OnLoad(void *context, String **argv, int argc) {
     };
     CommandInfo info = {&sizes, .arity = -2, .key_specs = counted};
     failed = SetCommandInfo(GetCommand(context, "tests.counted"), &info);
+    CommandInfo all = {&sizes, .tips = "request_policy:all_shards", .arity = -1};
+    failed |= SetCommandInfo(GetCommand(context, "tests.everywhere"), &all);
+    all.tips = "request_policy:all_shards response_policy:agg_sum";
+    failed |= SetCommandInfo(GetCommand(context, "tests.size"), &all);
     info.key_specs = after;
     failed |= SetCommandInfo(GetCommand(context, "tests.after"), &info);
     void *both = GetCommand(context, "tests.both");
