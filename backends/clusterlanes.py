@@ -17,9 +17,10 @@ from mypy_extensions import mypyc_attr
 from backends.base import Upstream, Waiter
 from backends.frames import ReplyFramer
 from backends.lanes import CallSoon, RedisLane
+from proxy.errors import unsettled
 from proxy.resp import BULK_MAX, RequestReader, encode_command
 
-REDIRECTS_MAX: Final = 5  # of one request, before the client is told of the last
+REDIRECTS_MAX: Final = 5  # of one request, before it is tried again later: the nodes disagree
 TRY_AGAIN_PAUSE: Final = 20  # ms
 UNBOUNDED: Final = 1 << 60  # bytes: what is divided here was bounded when it came in
 
@@ -204,10 +205,13 @@ class Piece(Waiter):
             address = redirect_words(redirect)[2]
             self._lane = nodes.asked(address, self._lane)
             self._send(True)
-        elif not redirect.startswith(MOVED) and self._may_try_again():
+        elif self._may_try_again():
+            self._redirects = 0
             nodes.later(TRY_AGAIN_PAUSE, self)
-        else:
+        elif step or redirect.startswith(TRY_AGAIN):
             self._gathered.take(self._place, reply, 0)
+        else:
+            self._gathered.take(self._place, unsettled(self._lane.node.name).wire, 0)
 
     def _may_try_again(self) -> bool:
         """Whether nothing of the same client's can overtake it meanwhile.

@@ -554,6 +554,13 @@ def upstream(backend: str, reason: str) -> CommandError:
     return CommandError(f"UPSTREAM backend '{backend}': {reason}")
 
 
+def unsettled(backend: str) -> CommandError:
+    return upstream(
+        backend,
+        "its servers do not agree which of them has this key; the command was not executed, try again later",
+    )
+
+
 def overloaded(backend: str) -> CommandError:
     return upstream(
         backend,
