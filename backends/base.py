@@ -324,6 +324,10 @@ class Counters(NamedTuple):
     bytes_out: int
 
 
+def total(counters: Sequence[Counters]) -> Counters:
+    return Counters(*[sum(each) for each in zip(*counters, strict=True)])
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream:
     """A Redis that commands are forwarded to."""
@@ -396,15 +400,23 @@ class Redirect(NamedTuple):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ClusterUpstream(Upstream):
-    """A Redis Cluster, whose servers are upstreams: ``owners`` by slot, ``primaries`` each of them once."""
+    """A Redis Cluster, whose servers are upstreams: ``owners`` by slot, ``primaries`` each of them once.
 
-    def __init__(self, owners: list[Upstream], primaries: list[Upstream]) -> None:
+    ``patience`` is for how many ms a request may be tried again while its slot moves.
+    """
+
+    def __init__(self, owners: list[Upstream], primaries: list[Upstream], patience: int) -> None:
         self.owners: list[Upstream] = owners
         self.primaries: list[Upstream] = primaries
+        self.patience: int = patience
 
     def find(self, key: bytes) -> Upstream:
         """The server that has a key."""
         return self.owners[key_slot(key)]
+
+    @abstractmethod
+    def any(self) -> Upstream:
+        """One for what concerns no key, or all: the first that is there."""
 
     @abstractmethod
     def address(self, server: Upstream) -> str:

@@ -30,17 +30,20 @@ from backends.base import (
     Subscriber,
     Tracker,
     Upstream,
+    total,
 )
-from backends.clusterlanes import ASK, MOVED, NodeLane, Piece, Redirects, redirect_words
+from backends.clusterlanes import ASK, NodeLane, Piece, Redirects, redirect_in, redirect_to
 from backends.clusterview import Member, parse_nodes
 from backends.lanes import RedisLane, RefusingLane
 from backends.redis import RedisDedicated, RedisUpstream, user_part
+from backends.replicas import NONE
 from backends.topology import Cluster, Endpoint, Topology, parse_url
 from proxy.errors import CommandError, one_database
 from proxy.resp import Argv
 from proxy.slots import SLOTS, key_slot
 
 POLL: Final = 0.25  # seconds between questions
+POLL_MIN: Final = 0.05  # where something is known to have changed
 GRACE: Final = 0.25  # seconds for an answer before another node is asked besides
 
 log: Final = logging.getLogger("redtier.cluster")
@@ -126,13 +129,16 @@ class NodeAnswers(Redirects):
         self.patience = patience
         self._cluster = cluster
 
-    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane:
+    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane | None:
         node = self._cluster.named(address, lane.node)
+        if node is None:
+            return None
         self._cluster.moved(slot, node)
         return node.node_lane(lane.proto)
 
-    def asked(self, address: str, lane: NodeLane) -> NodeLane:
-        return self._cluster.named(address, lane.node).node_lane(lane.proto)
+    def asked(self, address: str, lane: NodeLane) -> NodeLane | None:
+        node = self._cluster.named(address, lane.node)
+        return None if node is None else node.node_lane(lane.proto)
 
     def later(self, ms: int, piece: Piece) -> None:
         asyncio.get_running_loop().call_later(ms / 1000, piece.again)
@@ -155,19 +161,23 @@ class RedisCluster(ClusterUpstream):
         self._options = {**options, "password": password or target.password}
         self._seeds = target.seeds
         self._known: dict[str, ClusterNode] = {}
+        self._names: dict[str, ClusterNode] = {}  # all that nodes are called, as far as some have told
         for seed in target.seeds:
             self._node(seed)
         # Until it is known whose a slot is, any node says so.
         self._owners: list[ClusterNode] = [self._node(target.seeds[0])] * SLOTS
         self.nodes = [self._node(target.seeds[0])]  # those that have slots
-        super().__init__(cast(list[Upstream], self._owners), cast(list[Upstream], self.nodes))
+        super().__init__(
+            cast(list[Upstream], self._owners), cast(list[Upstream], self.nodes), options["timeout"]
+        )
         self._epochs = [-1] * SLOTS  # the configuration epoch that each owner had its slot in
         self._view: tuple[Member, ...] = ()  # as it was believed last
+        self._seen = False  # whether any was
         # For what any node can do, each time another where need be.
         self.roaming = RedisUpstream(
             name, self._url(target.seeds[0]), topology=AnyNode(self), **self._options
         )
-        self._closed_counters: list[Counters] = []
+        self._past = NONE  # of nodes that the cluster has forgotten
         self._polling: asyncio.Task[None] | None = None
         self._asking: dict[ClusterNode, asyncio.Task[None]] = {}
         self._due = asyncio.Event()  # somebody should be asked at once
@@ -202,14 +212,14 @@ class RedisCluster(ClusterUpstream):
     # What nodes say
 
     def moved(self, slot: int, node: ClusterNode) -> None:
-        """A node says that another has the slot."""
+        """A node says that another has the slot; whoever is asked next confirms it, or knows better."""
         before = self._owners[slot]
         if before is not node:
             self._owners[slot] = node
             if node not in self.nodes:
                 self.nodes.append(node)
-            self._epochs[slot] += 1  # the new owner's is higher than the old one's was
-            self._hand_over({(before, node)})
+            self._view = ()  # what is told next is looked at, even if it is what was told last
+            self._hand_over({(before, node): {slot}})
             self._prefer = node
             self._due.set()
 
@@ -218,31 +228,39 @@ class RedisCluster(ClusterUpstream):
         return server.address
 
     def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
-        if not error.startswith((MOVED, ASK)):
+        redirect = redirect_in(error, False)
+        if not redirect or redirect.startswith(b"-TRYAGAIN"):
             return None
-        _, slot, address = redirect_words(error)
-        assert isinstance(server, ClusterNode)
+        slot, address = redirect_to(redirect)
         node = self.named(address, server)
-        if error.startswith(ASK):
+        if node is None or slot >= SLOTS:
+            return None
+        if redirect.startswith(ASK):
             return Redirect(node, True)
-        self.moved(int(slot), node)
+        self.moved(slot, node)
         return Redirect(node, False)
 
-    def named(self, address: str, by: Upstream) -> ClusterNode:
-        """The node that another one calls so."""
+    def named(self, address: str, by: Upstream) -> ClusterNode | None:
+        """The node that another one calls so; None where none has told of it: then it is asked for."""
         host, _, port = address.rpartition(":")
-        if not host:  # it does not know what it is called: as we call it
+        if host in ("", "?"):  # it does not know what it is called: as we call it
             assert isinstance(by, ClusterNode)
             host = by.address.rpartition(":")[0]
         elif ":" in host and not host.startswith("["):
             host = f"[{host}]"
-        return self._node(f"{host}:{port}")
+        node = self._names.get(f"{host}:{port}")
+        if node is None:
+            self._due.set()
+        return node
 
-    def _hand_over(self, pairs: set[tuple[ClusterNode, ClusterNode]]) -> None:
+    def _hand_over(self, moved: dict[tuple[ClusterNode, ClusterNode], set[int]]) -> None:
         """Slots have moved, from the first of each pair to the second."""
-        for before, now in pairs:
+        for (before, now), slots in moved.items():
             for lane in before.node_lanes:
-                now.node_lane(lane.proto).follow(lane)
+                now.node_lane(lane.proto).follow(lane, slots)
+        self._tell()
+
+    def _tell(self) -> None:
         for told in self.told:
             told()
 
@@ -250,9 +268,13 @@ class RedisCluster(ClusterUpstream):
 
     async def _poll(self) -> None:
         while True:
-            await self._ask_any()
+            try:
+                await self._ask_any()
+            except Exception:  # an answer that is none; without the next question nothing would be noticed
+                log.exception("backend '%s': a node's view of the cluster", self.name)
+            await asyncio.sleep(POLL_MIN)
             with suppress(TimeoutError):
-                async with asyncio.timeout(POLL):
+                async with asyncio.timeout(POLL - POLL_MIN):
                     await self._due.wait()
             self._due.clear()
 
@@ -301,41 +323,50 @@ class RedisCluster(ClusterUpstream):
         except CommandError as error:
             raise StoreError(f"{node.address} answers: {error.text}") from None
         assert isinstance(reply, bytes)
-        members = parse_nodes(reply.decode(), node.address)
+        try:
+            members = parse_nodes(reply.decode(), node.address, self._scheme == "rediss://")
+        except ValueError:
+            raise StoreError(f"{node.address} answers what no node of a cluster should") from None
         if members != self._view:
             self._believe(members)
 
     def _believe(self, members: tuple[Member, ...]) -> None:
         """Take over what is newer than what is known."""
-        seen, self._view = self._view, members
-        pairs: set[tuple[ClusterNode, ClusterNode]] = set()
-        gone: list[ClusterNode] = []
+        self._view = members
+        known = {member.address for member in members}
         for member in members:
-            if member.failed and member.address in self._known:
-                gone.append(self._known[member.address])
-            if not member.slots or member in seen:
-                continue
+            node = self._node(member.address)
+            self._names.update(dict.fromkeys(member.names, node))
+        moved: dict[tuple[ClusterNode, ClusterNode], set[int]] = {}
+        for member in members:
             node = self._node(member.address)
             for slot in (slot for each in member.slots for slot in each):
                 if member.epoch >= self._epochs[slot]:
-                    if self._owners[slot] is not node:
-                        pairs.add((self._owners[slot], node))
+                    before = self._owners[slot]
+                    if before is not node:
+                        moved.setdefault((before, node), set()).add(slot)
                         self._owners[slot] = node
                     self._epochs[slot] = member.epoch
-        if pairs:
-            self.nodes[:] = dict.fromkeys(self._owners)
-            if seen:
-                self._failovers += sum(before not in self.nodes for before, _ in pairs)
-        for node in gone:
-            if node not in self.nodes:  # what it owes will not come, and others have its slots
-                node.leave(f"{node.address}: the cluster has given it up")
-        if pairs:
-            self._hand_over(pairs)
-        known = {member.address for member in members}
+        before_it, self.nodes[:] = self.nodes.copy(), dict.fromkeys(self._owners)
+        if self._seen:
+            self._failovers += sum(before not in self.nodes for before, _ in moved)
+        self._seen = True
+        for member in members:
+            node = self._node(member.address)
+            if member.failed and node not in self.nodes:  # what it owes will not come, others have its slots
+                node.leave("the cluster has given it up")
+        if moved:
+            self._hand_over(moved)
+        elif before_it != self.nodes:
+            self._tell()
+        for node in before_it:
+            if node not in self.nodes:
+                self.roaming.leave(f"{node.address} has no keys any more", node.endpoint)
         for address, node in list(self._known.items()):
             if address not in known and address not in self._seeds and node not in self.nodes:
                 del self._known[address]
-                node.leave(f"{address}: the cluster has forgotten it")
+                self._names = {name: each for name, each in self._names.items() if each is not node}
+                node.leave("the cluster has forgotten it")
                 self._close_later(node)
 
     # The contract
@@ -346,7 +377,6 @@ class RedisCluster(ClusterUpstream):
             self._polling = asyncio.create_task(self._poll())
         if trouble:
             raise StoreError(trouble)
-        await self.ping()
 
     async def close(self) -> None:
         if self._polling is not None:
@@ -359,12 +389,8 @@ class RedisCluster(ClusterUpstream):
 
     def _close_later(self, node: ClusterNode) -> None:
         """The cluster has forgotten it."""
-
-        async def close() -> None:
-            await node.close()
-            self._closed_counters.append(node.counters())
-
-        task = asyncio.create_task(close())
+        self._past = total([self._past, node.counters()])
+        task = asyncio.create_task(node.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
@@ -408,6 +434,5 @@ class RedisCluster(ClusterUpstream):
         return sum(node.occupied() for node in self._known.values())
 
     def counters(self) -> Counters:
-        each = [*self._closed_counters, *(node.counters() for node in self._known.values())]
-        total = Counters(*map(sum, zip(*each, strict=True)))
-        return total._replace(failovers=self._failovers)
+        each = total([self._past, *(node.counters() for node in self._known.values())])
+        return each._replace(failovers=self._failovers)

@@ -9,7 +9,9 @@ The hot half of ``backends.cluster``, which knows the nodes.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
+from time import monotonic
 from typing import Final
 
 from mypy_extensions import mypyc_attr
@@ -19,6 +21,7 @@ from backends.frames import ReplyFramer
 from backends.lanes import CallSoon, RedisLane
 from proxy.errors import unsettled
 from proxy.resp import BULK_MAX, RequestReader, encode_command
+from proxy.slots import key_slot
 
 REDIRECTS_MAX: Final = 5  # of one request, before it is tried again later: the nodes disagree
 TRY_AGAIN_PAUSE: Final = 20  # ms
@@ -27,6 +30,10 @@ UNBOUNDED: Final = 1 << 60  # bytes: what is divided here was bounded when it ca
 MOVED: Final = b"-MOVED "
 ASK: Final = b"-ASK "
 TRY_AGAIN: Final = b"-TRYAGAIN "
+REDIRECT: Final = re.compile(
+    rb"-(?:MOVED|ASK) [0-9]{1,5} [^ \r\n]*:[0-9]{1,5}\r\n"
+    rb"|-TRYAGAIN Multiple keys request during rehashing of slot\r\n"
+)
 PING: Final = encode_command([b"PING"])
 ASKING: Final = encode_command([b"ASKING"])
 
@@ -38,12 +45,15 @@ class Redirects:
     patience: int
 
     @abstractmethod
-    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane:
-        """A node that was asked on ``lane`` says that another has the slot: that one's lane of this kind."""
+    def moved(self, slot: int, address: str, lane: NodeLane) -> NodeLane | None:
+        """A node that was asked on ``lane`` says that another has the slot: that one's lane of this kind.
+
+        None where no node has told of the other yet: nothing is connected to on a mere reply.
+        """
 
     @abstractmethod
-    def asked(self, address: str, lane: NodeLane) -> NodeLane:
-        """The lane of this kind of another node, which the slot stays away from for now."""
+    def asked(self, address: str, lane: NodeLane) -> NodeLane | None:
+        """The same of a node that has but this key, so far."""
 
     @abstractmethod
     def later(self, ms: int, piece: Piece) -> None:
@@ -54,8 +64,8 @@ class NodeLane(RedisLane):
     """A lane of one node.
 
     **Order.**  When a slot has moved here, requests for it are still on their way to the node that had it,
-    and will be sent on to here.  What is sent here from then on is held until that node has answered all
-    that went to it before (``follow``), so that it overtakes nothing.
+    and will be sent on to here.  What is sent here for it from then on is held until that node has answered
+    all that went to it before (``follow``), so that it overtakes nothing.
     """
 
     def __init__(
@@ -68,35 +78,49 @@ class NodeLane(RedisLane):
         self.followed: int = 0  # by how many lanes
         self._fences: int = 0
         self._held: list[tuple[bytes, Waiter]] = []
+        self._blocked: set[int] = set()  # slots for which nothing may be sent now
 
     def send(self, frames: bytes, waiter: Waiter) -> None:
         self.send_here(frames, Forwarded(self, frames, waiter))
 
     def send_here(self, frames: bytes, waiter: Waiter) -> None:
-        """Send what is meant for this node, whatever slots it has."""
-        if self._fences:
-            self._held.append((frames, waiter))
-            self._upstream.in_flight += waiter.frames
-        else:
+        if not self._fences:
             self.send_on(frames, waiter)
+            return
+        slots = slots_in(frames)
+        if self._blocked.isdisjoint(slots):
+            self.send_on(frames, waiter)
+        else:
+            self._blocked |= slots  # whatever is for them must not overtake this
+            self._hold(frames, waiter)
 
     def send_on(self, frames: bytes, waiter: Waiter) -> None:
         """Send what another node has refused, before all that is held."""
         RedisLane.send(self, frames, waiter)
 
-    def follow(self, other: NodeLane) -> None:
-        """Hold what is sent from now on until ``other`` has answered what was sent to it until now."""
+    def follow(self, other: NodeLane, slots: set[int]) -> None:
+        """Hold what is sent for these slots until ``other`` has answered what was sent to it until now."""
         self._fences += 1
+        self._blocked |= slots
         other.followed += 1
-        other.send_here(PING, Fence(self, other))
+        fence = Fence(self, other)
+        if other._held:
+            other._hold(PING, fence)
+        else:
+            other.send_on(PING, fence)
 
     def passed(self) -> None:
         self._fences -= 1
         if not self._fences:
+            self._blocked = set()
             held, self._held = self._held, []
             for frames, waiter in held:
                 self._upstream.in_flight -= waiter.frames
                 self.send_on(frames, waiter)
+
+    def _hold(self, frames: bytes, waiter: Waiter) -> None:
+        self._held.append((frames, waiter))
+        self._upstream.in_flight += waiter.frames
 
 
 class Fence(Waiter):
@@ -183,30 +207,39 @@ class Piece(Waiter):
     def __init__(self, lane: NodeLane, request: bytes, frames: int, gathered: Gathered, place: int) -> None:
         super().__init__(frames)
         self._lane: NodeLane = lane  # of the node that was asked last
+        self._owner: NodeLane = lane  # of the last one that may have the slot
         self._request: bytes = request
         self._frames: int = frames  # of the request
         self._gathered: Gathered = gathered
         self._place: int = place
         self._redirects: int = 0
-        self._again: int = 0
+        self._until: float = 0.0  # when it is not tried again any more, by the monotonic clock
 
     def go_on(self, reply: bytes) -> None:
         """The last node has answered; ``reply`` names another, or asks to try again."""
         step = self._gathered.waiter.step
         redirect = redirect_in(reply, step)
         nodes = self._lane.nodes
-        if redirect.startswith(MOVED) and self._redirects < REDIRECTS_MAX:
-            self._redirects += 1
-            _, slot, address = redirect_words(redirect)
-            self._lane = nodes.moved(int(slot), address, self._lane)
-            self._send(False)
-        elif redirect.startswith(ASK) and not step and self._redirects < REDIRECTS_MAX:
-            self._redirects += 1
-            address = redirect_words(redirect)[2]
-            self._lane = nodes.asked(address, self._lane)
-            self._send(True)
+        other: NodeLane | None = None
+        if not redirect.startswith(TRY_AGAIN):
+            slot, address = redirect_to(redirect)
+            if slot not in slots_in(self._request):  # what a script says, and no node
+                self._gathered.take(self._place, reply, 0)
+                return
+            if self._redirects < REDIRECTS_MAX:
+                self._redirects += 1
+                if redirect.startswith(MOVED):
+                    other = nodes.moved(slot, address, self._lane)
+                elif not step:
+                    other = nodes.asked(address, self._lane)
+        if other is not None:
+            if redirect.startswith(MOVED):
+                self._owner = other
+            self._lane = other
+            self._send(redirect.startswith(ASK))
         elif self._may_try_again():
             self._redirects = 0
+            self._lane = self._owner
             nodes.later(TRY_AGAIN_PAUSE, self)
         elif step or redirect.startswith(TRY_AGAIN):
             self._gathered.take(self._place, reply, 0)
@@ -214,13 +247,15 @@ class Piece(Waiter):
             self._gathered.take(self._place, unsettled(self._lane.node.name).wire, 0)
 
     def _may_try_again(self) -> bool:
-        """Whether nothing of the same client's can overtake it meanwhile.
+        """Whether there is time, and nothing of the same client's can overtake it meanwhile.
 
         A transaction can't be sent to a node that does not have its slot yet, so it waits too.
         """
-        self._again += 1
-        in_time = self._again * TRY_AGAIN_PAUSE <= self._lane.nodes.patience
-        return in_time and (self._again > 1 or self._gathered.waiter.alone())
+        now = monotonic()
+        if self._until:
+            return now < self._until
+        self._until = now + self._lane.nodes.patience / 1000
+        return self._gathered.waiter.alone()
 
     def again(self) -> None:
         self._send(False)
@@ -247,27 +282,39 @@ class Piece(Waiter):
 
 
 def redirect_in(wire: bytes, step: bool) -> bytes:
-    """The first reply that says that a request belongs elsewhere, from its begin on; empty if none does.
+    """The first reply that says that a request belongs elsewhere, as a node says it; empty if none does.
 
     ``step``: the replies to MULTI, queued commands and EXEC; else ``wire`` is one reply.
     """
     if not step:
-        return wire if wire.startswith((MOVED, ASK, TRY_AGAIN)) else b""
+        return wire if REDIRECT.fullmatch(wire) else b""
     # EXEC has run nothing then; what it has run answers within its array, and such a reply is no command's.
     if not wire.startswith(b"+OK\r\n"):
         return b""
     for line in wire.split(b"\r\n"):
-        if line.startswith((MOVED, ASK, TRY_AGAIN)):
-            return line + b"\r\n"
         if not line.startswith((b"+", b"-")):
             break
+        if REDIRECT.fullmatch(line + b"\r\n"):
+            return line + b"\r\n"
     return b""
 
 
-def redirect_words(redirect: bytes) -> tuple[str, str, str]:
-    """``-MOVED 3999 127.0.0.1:6381`` and ``-ASK`` alike."""
-    kind, slot, address = redirect[:-2].decode().split(" ")[:3]
-    return kind, slot, address
+def redirect_to(redirect: bytes) -> tuple[int, str]:
+    """The slot and the address in ``-MOVED 3999 127.0.0.1:6381``, ``-ASK`` alike."""
+    _, slot, address = redirect[:-2].decode().split(" ")
+    return int(slot), address
+
+
+def slots_in(frames: bytes) -> set[int]:
+    """Those of all arguments of some requests, their keys' among them."""
+    reader = RequestReader(UNBOUNDED, BULK_MAX, True)
+    reader.feed(frames)
+    slots: set[int] = set()
+    while True:
+        argv = reader.next_command()
+        if argv is None:
+            return slots
+        slots.update([key_slot(arg) for arg in argv[1:]])
 
 
 def divide(wire: bytes, frames: int) -> list[bytes]:

@@ -55,7 +55,7 @@ class ClusterSubscriber(Subscriber):
 
     def drop(self, name: Subscription) -> None:
         for node in self._at.pop(name, ()):
-            self._subscribers[node].drop(name)
+            self._drop_at(name, node)
         if not self._nodes_for(name):
             self._anywhere.drop(name)
 
@@ -64,12 +64,17 @@ class ClusterSubscriber(Subscriber):
         for name, at in self._at.items():
             nodes = self._nodes_for(name)
             for node in at - nodes:
-                self._subscribers[node].drop(name)
+                self._drop_at(name, node)
             for node in nodes - at:
                 task = asyncio.create_task(self._follow(name, node))
                 self._moving.add(task)
                 task.add_done_callback(self._moving.discard)
             self._at[name] = nodes
+
+    def _drop_at(self, name: Subscription, node: ClusterNode) -> None:
+        subscriber = self._subscribers.get(node)
+        if subscriber is not None:  # else it is yet to be asked
+            subscriber.drop(name)
 
     async def _follow(self, name: Subscription, node: ClusterNode) -> None:
         if name not in self._at:  # it was dropped in the meantime

@@ -15,31 +15,39 @@ class Member(NamedTuple):
 
     id: str
     address: str  # host:port
+    names: tuple[str, ...]  # all that it may be called by others
     of: str
     failed: bool  # as most primaries say
     epoch: int  # of the configuration: where two claim a slot, the later one has it
     slots: tuple[range, ...]
 
 
-def parse_nodes(text: str, asked: str) -> tuple[Member, ...]:
-    """The nodes that can be reached, by id; ``asked`` is the address of the one that answered."""
-    members = [_member(line.split(" "), asked) for line in text.splitlines() if line]
+def parse_nodes(text: str, asked: str, by_hostname: bool) -> tuple[Member, ...]:
+    """The nodes that can be reached, by id; ``asked`` is the address of the one that answered.
+
+    ``by_hostname``: where they announce one, which their certificates may be for.
+    """
+    members = [_member(line.split(" "), asked, by_hostname) for line in text.splitlines() if line]
     return tuple(sorted(member for member in members if member is not None))
 
 
-def _member(fields: list[str], asked: str) -> Member | None:
+def _member(fields: list[str], asked: str, by_hostname: bool) -> Member | None:
     identity, where, flags, primary, _, _, epoch, _, *slots = fields
     marks = flags.split(",")
     if any(mark in marks for mark in UNUSABLE):
         return None
-    host, _, port = where.partition(",")[0].partition("@")[0].rpartition(":")
+    where, *announced = where.split(",")
+    host, _, port = where.partition("@")[0].rpartition(":")
     if not host:  # it has not been told yet what it is called
         host = asked.rpartition(":")[0]
     elif ":" in host:
         host = f"[{host}]"
+    hostname = announced[0] if announced else ""
+    names = tuple(f"{name}:{port}" for name in (host, hostname) if name)
     return Member(
         identity,
-        f"{host}:{port}",
+        names[-1] if by_hostname else names[0],
+        names,
         "" if primary == "-" else primary,
         "fail" in marks,
         int(epoch),

@@ -204,7 +204,10 @@ class Fallback(Waiter):
         self._other: Lane = other
 
     def done(self, wire: bytes, failed: int) -> None:
-        if failed or wire.startswith((b"-LOADING ", b"-MASTERDOWN ")):
+        away = (wire.startswith(b"-") or b"\r\n-" in wire) and (
+            b"-LOADING " in wire or b"-MASTERDOWN " in wire
+        )
+        if failed or away:
             self._other.send(self._requests, self._waiter)
         else:
             self._waiter.done(wire, failed)

@@ -33,6 +33,7 @@ from backends.base import (
     Tracker,
     Upstream,
     Waiter,
+    total,
 )
 from backends.breaker import Breaker
 from backends.frames import FramingError
@@ -122,6 +123,7 @@ class RedisUpstream(Upstream):
             "timeout": timeout,
             "backoff_max": backoff_max,
             "breaker_failures": breaker_failures,
+            "retry_reads": retry_reads,
             "reply_max": reply_max,
         }
         self._topology: Topology
@@ -283,9 +285,8 @@ class RedisUpstream(Upstream):
         return self._dedicated - sum(map(len, self._idle.values()))
 
     def counters(self) -> Counters:
-        replicas = [] if self._replicas is None else self._replicas.all
-        each = [self._counters(), *(replica.counters() for replica in replicas)]
-        return Counters(*map(sum, zip(*each, strict=True)))
+        own = self._counters()
+        return own if self._replicas is None else total([own, self._replicas.counters()])
 
     def _counters(self) -> Counters:
         lanes = self._lanes.values()
@@ -419,15 +420,17 @@ class RedisUpstream(Upstream):
             if not attempt.expired():
                 attempt.reschedule(now)
 
-    def leave(self, reason: str) -> None:
-        """Wait for nothing that it owes, and send it nothing until it can be connected to anew."""
-        self._give_up(reason)
+    def leave(self, reason: str, endpoint: Endpoint | None = None) -> None:
+        """Wait for nothing that a server owes, and send it nothing until one can be connected to anew."""
+        self._give_up(reason, endpoint)
         for lane in self._lanes.values():
-            lane.shut(reason)
+            if lane.state != "up":
+                lane.shut(f"{endpoint or self._topology}: {reason}")
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, endpoint: Endpoint | None = None) -> None:
         for link in list(self._links):
-            link.give_up(reason, retry=True)
+            if endpoint is None or link.endpoint == endpoint:
+                link.give_up(reason, retry=True)
 
     @asynccontextmanager
     async def _until_moved(self, within: float | None = None) -> AsyncIterator[None]:
@@ -594,11 +597,11 @@ class _Link(Connection):
         self._note_success()
         self.reason = f"{self.endpoint}: {reason}"
         self._end.set()
-        self._upstream.forget(self)
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
         self._lane.lose(self.reason, retry and self._upstream.retry_reads)
+        self._upstream.forget(self)
 
     async def wait_lost(self) -> None:
         """Return once there is a ``reason``; closes the connection when cancelled."""

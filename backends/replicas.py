@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from backends.base import StoreError, Upstream
+from backends.base import Counters, StoreError, Upstream, total
 from backends.redis import RedisUpstream
 from proxy.errors import CommandError
 
 POLL: Final = 0.5  # seconds
+NONE: Final = Counters(*[0] * len(Counters._fields))
 
 log: Final = logging.getLogger("redtier.upstream")
 
@@ -46,14 +47,15 @@ class Replicas:
         self._usable = usable
         self._make = make
         self._known: dict[str, RedisUpstream] = {}
+        self._past = NONE  # of those that are gone
         self._followers: list[Follower] = []
         self._told_at = 0.0
         self._polling = asyncio.get_running_loop().create_task(self._poll())
         self._closing: set[asyncio.Task[None]] = set()
 
-    @property
-    def all(self) -> list[RedisUpstream]:
-        return list(self._known.values())
+    def counters(self) -> Counters:
+        """Of all, those that are gone included."""
+        return total([self._past, *(replica.counters() for replica in self._known.values())])
 
     async def close(self) -> None:
         self._polling.cancel()
@@ -61,18 +63,25 @@ class Replicas:
         await asyncio.gather(*(replica.close() for replica in self._known.values()), *self._closing)
 
     async def _poll(self) -> None:
-        while True:
-            try:
-                await self._ask()
-            except (StoreError, CommandError) as error:
-                log.debug("backend '%s': replicas are not told of: %s", self._primary.name, error)
-            self.choose()
-            await asyncio.sleep(POLL)
+        asking = asyncio.create_task(self._ask())
+        try:
+            while True:
+                await asyncio.wait([asking], timeout=POLL)
+                self.choose()
+                if asking.done():
+                    await asyncio.sleep(POLL)
+                    asking = asyncio.create_task(self._ask())
+        finally:
+            asking.cancel()
 
     async def _ask(self) -> None:
-        reply = await self._primary.call(0, [b"INFO", b"replication"])
-        assert isinstance(reply, bytes)
-        self._followers = parse_followers(reply.decode("utf-8", "replace"))
+        try:
+            reply = await self._primary.call(0, [b"INFO", b"replication"])
+            assert isinstance(reply, bytes)
+            self._followers = parse_followers(reply.decode("utf-8", "replace"))
+        except (StoreError, CommandError, ValueError, KeyError) as error:
+            log.debug("backend '%s': replicas are not told of: %s", self._primary.name, error)
+            return
         self._told_at = asyncio.get_running_loop().time()
         addresses = {follower.address for follower in self._followers}
         for address in addresses.difference(self._known):
@@ -80,9 +89,12 @@ class Replicas:
             replica.lost = self.choose
             replica.lane(0, 2)  # which connects
         for address in set(self._known).difference(addresses):
-            task = asyncio.create_task(self._known.pop(address).close())
+            replica = self._known.pop(address)
+            replica.leave("it is no replica any more")
+            task = asyncio.create_task(replica.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+            self._past = total([self._past, replica.counters()])
 
     def choose(self) -> None:
         """Leave out who is away or lags, and let in who is back."""

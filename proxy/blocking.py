@@ -16,7 +16,7 @@ import logging
 from typing import Final
 
 from backends.base import Dedicated, Waiter
-from backends.clusterlanes import REDIRECTS_MAX
+from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, redirect_in
 from proxy import errors
 from proxy.answers import Answer
 from proxy.clock import Clock
@@ -269,7 +269,7 @@ class Blocking:
         server = home.of(key)
         elsewhere = self._elsewhere[session] = Elsewhere(server, self._last.get(server))
         self._last[server] = elsewhere
-        work = self._wait_elsewhere(session, slot, home, elsewhere, argv)
+        work = self._wait_elsewhere(session, slot, home, key, elsewhere, argv)
         elsewhere.work = asyncio.get_running_loop().create_task(work)
         elsewhere.work.add_done_callback(lambda _: elsewhere.settle())
         if session.finishing:  # it is about to leave
@@ -277,13 +277,15 @@ class Blocking:
         self.hold(session)
 
     async def _wait_elsewhere(
-        self, session: Session, slot: Slot, home: UpstreamHome, elsewhere: Elsewhere, argv: Argv
+        self, session: Session, slot: Slot, home: UpstreamHome, key: bytes, elsewhere: Elsewhere, argv: Argv
     ) -> None:
         own: Dedicated | None = None
         reply: Reply = CommandError(errors.INTERNAL)
         asking = False
+        redirects = 0
+        until = asyncio.get_running_loop().time() + home.patience
         try:
-            for _ in range(1 + REDIRECTS_MAX):
+            while True:
                 own = await elsewhere.home.dedicated(session.db, session.proto, True)
                 await elsewhere.turn()
                 wire = await self._ask_there(elsewhere, own, argv, asking)
@@ -291,10 +293,18 @@ class Blocking:
                 # An UNBLOCK that comes late must not end what the next client waits for on it.
                 own.release(not elsewhere.unblock and not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
                 own = None
-                redirect = home.redirect(elsewhere.home, wire)
-                if redirect is None:
+                if not home.sharded or not redirect_in(wire, False):
                     break
-                elsewhere.home, asking = redirect
+                redirect = home.redirect(elsewhere.home, wire)
+                if redirect is not None and redirects < REDIRECTS_MAX:
+                    elsewhere.home, asking = redirect
+                    redirects += 1
+                elif asyncio.get_running_loop().time() < until:
+                    await asyncio.sleep(TRY_AGAIN_PAUSE / 1000)
+                    elsewhere.home, asking, redirects = home.of(key), False, 0
+                else:
+                    reply = errors.unsettled(home.name)
+                    break
         except CommandError as error:
             reply = error
         except asyncio.CancelledError:

@@ -34,6 +34,7 @@ class ClusterHome(UpstreamHome):
         super().__init__(upstream, near, sealing, flushable, in_flight_max, in_flight_bytes_max)
         self.sharded = True
         self._cluster: ClusterUpstream = upstream
+        self.patience = upstream.patience / 1000
         self._table: Mapping[bytes, CommandSpec] = table
         self._servers: dict[Upstream, UpstreamHome] = {}
 
@@ -58,7 +59,9 @@ class ClusterHome(UpstreamHome):
         if positions:
             return self.of(argv[positions[0]])
         # A channel's messages keep their order; all servers pass on what is published to one.
-        return self.of(argv[1]) if spec.name in (b"publish", b"spublish") else self.servers[0]
+        if spec.name in (b"publish", b"spublish"):
+            return self.of(argv[1])
+        return self._server(self._cluster.any())
 
     def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
         redirect = self._cluster.redirect(server.upstream, error)
@@ -118,17 +121,19 @@ class ClusterHome(UpstreamHome):
     async def clear(self, db: int | None, prefix: bytes) -> int:
         if db:
             return 0
+        if prefix:
+            return await super().clear(0, prefix)
         return sum(await asyncio.gather(*(server.clear(0, prefix) for server in self.servers)))
 
     def connect(self, db: int, proto: int) -> Lane:
         raise TypeError("a cluster's lanes are its servers'")
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
-        return await self.servers[0].dedicated(db, proto, patient)
+        return await self._server(self._cluster.any()).dedicated(db, proto, patient)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
         spec = lookup(self._table, argv)
-        server = self.servers[0] if spec is None else self.of_request(spec, argv)
+        server = self._server(self._cluster.any()) if spec is None else self.of_request(spec, argv)
         return await server.call(db, argv)
 
     async def life(self) -> str:

@@ -151,6 +151,7 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.patience: float = 0.0  # for how many seconds a request may be tried again while its key moves
         self.has_readers: bool = False  # whether a route reads from replicas
         self.sealing: Sealing | None = sealing  # where a route has values sealed
         self._tracker: Tracker | None = None
@@ -184,10 +185,7 @@ class UpstreamHome(Home):
         return server.replica_for(key, reads)
 
     def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
-        """A replica, or what stands in for one; for one key always the same while the replicas are.
-
-        So reads of a key go back in time only when one comes or goes.
-        """
+        """A replica, or what stands in for one; for one key always the same while the replicas are."""
         replicas = self.upstream.replicas
         count = len(replicas) + (reads == ANY)
         if not count:
@@ -257,12 +255,18 @@ class UpstreamHome(Home):
             while True:
                 infos, position = await self.walk(number, prefix, position, 1000)
                 if infos:
-                    count = await self._call(number, [b"UNLINK", *[info.name for info in infos]])
-                    assert isinstance(count, int)
-                    cleared += count
+                    cleared += await self.unlink(number, [info.name for info in infos])
                 if position is None:
                     break
         return cleared
+
+    async def unlink(self, db: int, names: list[bytes]) -> int:
+        """Delete keys, however many servers have them; how many there were."""
+        steps: dict[object, list[bytes]] = {}
+        for name in names:
+            steps.setdefault(self.step(name), []).append(name)
+        counts = await asyncio.gather(*(self.call(db, [b"UNLINK", *each]) for each in steps.values()))
+        return sum(count for count in counts if isinstance(count, int))
 
     @property
     def replica_count(self) -> int:

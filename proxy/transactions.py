@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from backends.base import Key, Token, Want
-from backends.clusterlanes import REDIRECTS_MAX, redirect_in
+from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, redirect_in
 from backends.frames import ReplyFramer
 from proxy import errors
 from proxy.answers import Answer
@@ -267,7 +267,7 @@ class Transactions:
         session.leave_multi()
         replies: list[Reply] = [None] * count
         here = [watch for watch in watches if isinstance(watch.home, MemoryHome)]
-        if not self._untouched(here):
+        if not self._untouched(here) or self._have_moved(watches):
             self._release(session)
             return NULL_ARRAY
         watched = {watch.home for watch in watches}
@@ -470,7 +470,9 @@ class Transactions:
     async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> UpstreamHome:
         """The server on which it is watched."""
         server = home.of(name)
-        for _ in range(REDIRECTS_MAX):
+        redirects = 0
+        until = asyncio.get_running_loop().time() + home.patience
+        while True:
             own = session.dedicated.get(server)
             if own is None:
                 own = await server.dedicated(session.db, session.proto, False)
@@ -485,11 +487,18 @@ class Transactions:
             if wire.endswith(b"+OK\r\n"):
                 return server
             error = wire[:-2].rpartition(b"\r\n-")[2]
-            redirect = home.redirect(server, b"-" + error + b"\r\n")
-            if redirect is None or redirect[1]:
-                break
-            server = redirect[0]
-        raise CommandError(error.decode("utf-8", "replace"))
+            refused = b"-" + error + b"\r\n"
+            if not home.sharded or not redirect_in(refused, False):
+                raise CommandError(error.decode("utf-8", "replace"))
+            redirect = home.redirect(server, refused)
+            if redirect is not None and not redirect[1] and redirects < REDIRECTS_MAX:
+                server = redirect[0]
+                redirects += 1
+            elif asyncio.get_running_loop().time() < until:  # where its slot is moving, it can't be watched
+                await asyncio.sleep(TRY_AGAIN_PAUSE / 1000)
+                server, redirects = home.of(name), 0
+            else:
+                raise errors.unsettled(home.name)
 
     def unwatch(self, session: Session) -> None:
         watches, session.watches = session.watches, []
@@ -502,6 +511,15 @@ class Transactions:
         for own in session.dedicated.values():
             own.release(False)
         session.dedicated.clear()
+
+    def _have_moved(self, watches: list[Watch]) -> bool:
+        """Whether one of the keys is at another server of a cluster than where it is watched."""
+        for watch in watches:
+            name = watch.where[1]
+            home = self._router.find(name).home
+            if isinstance(home, UpstreamHome) and home.of(name) is not watch.home:
+                return True
+        return False
 
     def _untouched(self, watches: list[Watch]) -> bool:
         """Whether these keys, all in memory, are as they were; they are not watched any more."""

@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from backends.clusterview import Member, parse_nodes
 from proxy.slots import SLOTS, key_slot
 from tests.clusters import Cluster
 from tests.homes import toml
@@ -170,8 +171,24 @@ def test_all_keys_are_walked_counted_and_cleared(client: RawClient, cluster: Clu
             sizes.append(direct.dbsize())
     assert all(sizes)
     assert sum(sizes) == 500
+    assert client.ask("TIER PURGE key:1*") == b":111\r\n"
     assert client.ask("FLUSHALL") == OK
     assert client.ask("DBSIZE") == b":0\r\n"
+
+
+def test_keys_of_a_prefix_are_cleared_on_all_nodes(cluster: Cluster) -> None:
+    backends = {
+        "backends.main": {"type": "redis", "url": cluster.url, "flushable": True},
+        "backends.hot": {"type": "memory"},
+    }
+    with (
+        RedtierServer(toml(backends, {"": "hot", "c:": "main"})) as redtier,
+        RawClient(redtier.port) as client,
+    ):
+        for number in range(30):
+            assert client.ask(f"SET c:{number} 1") == OK
+        assert client.ask("FLUSHALL") == OK
+        assert client.ask("DBSIZE") == b":0\r\n"
 
 
 def test_there_is_one_database(client: RawClient) -> None:
@@ -258,6 +275,36 @@ def test_a_watched_key_that_moves_undoes_the_transaction(client: RawClient, clus
     assert [client.frame() for _ in range(8)][2:] == [
         *(b"*-1\r\n", bulk("1"), OK, OK, b"+QUEUED\r\n", b"*1\r\n+OK\r\n")
     ]
+
+
+def test_a_watched_key_that_is_not_there_is_watched_over_a_move_too(
+    port: int, client: RawClient, cluster: Cluster
+) -> None:
+    assert client.ask("WATCH lock") == OK
+    Moving(cluster, b"lock").all()
+    with RawClient(port) as other:
+        assert other.ask("SET lock other") == OK
+    client.send("MULTI", "SET lock mine", "EXEC", "GET lock")
+    assert [client.frame() for _ in range(4)][2:] == [b"*-1\r\n", bulk("other")]
+
+
+def test_what_a_key_that_moves_can_not_be_watched_for_is_waited_for(
+    client: RawClient, cluster: Cluster
+) -> None:
+    moving = Moving(cluster, b"absent")
+    moving.begin()
+    client.send("WATCH absent", "MULTI", "SET absent 1", "EXEC")
+    moving.all()
+    assert [client.frame() for _ in range(4)] == [OK, OK, b"+QUEUED\r\n", b"*1\r\n+OK\r\n"]
+
+
+@pytest.mark.parametrize(
+    "error", ["MOVED x", "MOVED 99999 127.0.0.1:1", "MOVED 1 127.0.0.1:1", "ASK 1 a:b", "TRYAGAIN later"]
+)
+def test_an_error_of_a_script_is_no_redirection(error: str, client: RawClient) -> None:
+    script = f"redis.call('incr', KEYS[1]) return redis.error_reply('{error}')"
+    assert client.ask(f'EVAL "{script}" 1 counted') == b"-%b\r\n" % error.encode()
+    assert client.ask("GET counted") == bulk("1")
 
 
 def test_channels_reach_all_nodes_and_shard_channels_move(
@@ -370,3 +417,20 @@ def test_what_is_no_cluster_says_so(redis_server: RedisServer) -> None:
         assert b"cluster support disabled" in redtier.log.read_bytes()
         assert client.ask("PING") == b"+PONG\r\n"
         assert SLOTS == 16384
+
+
+@pytest.mark.parametrize(
+    ("where", "by_hostname", "address", "names"),
+    [
+        ("10.0.0.1:7001@17001", False, "10.0.0.1:7001", ("10.0.0.1:7001",)),
+        ("10.0.0.1:7001@17001,a.b", False, "10.0.0.1:7001", ("10.0.0.1:7001", "a.b:7001")),
+        ("10.0.0.1:7001@17001,a.b,shard-id=x", True, "a.b:7001", ("10.0.0.1:7001", "a.b:7001")),
+        (":7001@17001", False, "h:7001", ("h:7001",)),
+        ("::1:7001@17001,", False, "[::1]:7001", ("[::1]:7001",)),
+    ],
+)
+def test_how_a_node_is_called(where: str, by_hostname: bool, address: str, names: tuple[str, ...]) -> None:
+    [member] = parse_nodes(
+        f"id {where} myself,master - 0 0 3 connected 5 7-9 [11->-other]\n", "h:1", by_hostname
+    )
+    assert member == Member("id", address, names, "", False, 3, (range(5, 6), range(7, 10)))
