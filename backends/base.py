@@ -219,6 +219,10 @@ class Waiter:
         """
         return b""
 
+    def redirected(self) -> None:
+        """Some of the replies will come from another server than was asked."""
+        return
+
     def alone(self) -> bool:
         """Whether nothing that the same client sends is executed before this is answered.
 
@@ -240,7 +244,8 @@ class Lane:
         """Send ``waiter.frames`` whole requests, each a non-empty array of bulk strings.
 
         Never blocks and never raises: what can't be sent is answered with errors.  Requests take
-        effect, and are answered, in the order in which they were sent on the lane.
+        effect, and are answered, in the order in which they were sent on the lane; on a cluster's, those for
+        one slot.
         """
 
 

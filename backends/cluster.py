@@ -280,7 +280,7 @@ class RedisCluster(ClusterUpstream):
 
     async def _ask_any(self) -> str:
         """Have one node say how it sees the cluster, others besides where it does not; why none has."""
-        nodes = [node for node in (*self.nodes, *self._known.values()) if node not in self._asking]
+        nodes = [node for node in self._members() if node not in self._asking]
         # Whoever may know more first, and whoever is known to be away last.
         nodes.sort(key=lambda node: (node is not self._prefer, node.state != "up", node.asked_at))
         self._prefer = None
@@ -302,6 +302,13 @@ class RedisCluster(ClusterUpstream):
             else:
                 return ""
         return trouble
+
+    def _members(self) -> list[ClusterNode]:
+        """Whom to ask: seeds only until a node has answered, since they may have gone to another cluster."""
+        if not self._seen or not any(node.state == "up" for node in self.nodes):
+            return [*self._known.values()]
+        told = [self._known[member.address] for member in self._view if member.address in self._known]
+        return [*self.nodes, *told]
 
     def _ask(self, node: ClusterNode) -> asyncio.Task[None]:
         task = asyncio.create_task(self._take_view(node))
@@ -338,11 +345,14 @@ class RedisCluster(ClusterUpstream):
             node = self._node(member.address)
             self._names.update(dict.fromkeys(member.names, node))
         moved: dict[tuple[ClusterNode, ClusterNode], set[int]] = {}
+        # What the view knows of each node: nothing later than this epoch.
+        upto = {self._node(member.address): member.epoch for member in members if not member.failed}
         for member in members:
             node = self._node(member.address)
             for slot in (slot for each in member.slots for slot in each):
-                if member.epoch >= self._epochs[slot]:
-                    before = self._owners[slot]
+                before = self._owners[slot]
+                known_epoch = self._epochs[slot]
+                if member.epoch >= known_epoch or upto.get(before, known_epoch) >= known_epoch:
                     if before is not node:
                         moved.setdefault((before, node), set()).add(slot)
                         self._owners[slot] = node

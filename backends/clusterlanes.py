@@ -104,7 +104,7 @@ class NodeLane(RedisLane):
         self._blocked |= slots
         other.followed += 1
         fence = Fence(self, other)
-        if other._held:
+        if other._fences:  # what is on its way to it is to go on from there
             other._hold(PING, fence)
         else:
             other.send_on(PING, fence)
@@ -176,6 +176,7 @@ class Forwarded(Waiter):
             return
         if not requests:
             requests = _divide_requests(self._requests)
+        waiter.redirected()
         gathered = Gathered(waiter, replies, len(elsewhere), failed)
         frames = self.frames if waiter.step else 1
         for place in elsewhere:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from backends.base import Invalidations, Message, StoreError, Subscriber, Subscription, Tracker
 from backends.cluster import ClusterNode, RedisCluster
 
 SHARD: Final = b"ssubscribe"
+FOLLOW_PAUSE: Final = 1.0  # seconds
 NOTIFICATIONS: Final = b"__key"  # begins the channels of keyspace notifications
 
 log: Final = logging.getLogger("redtier.cluster")
@@ -66,10 +67,16 @@ class ClusterSubscriber(Subscriber):
             for node in at - nodes:
                 self._drop_at(name, node)
             for node in nodes - at:
-                task = asyncio.create_task(self._follow(name, node))
-                self._moving.add(task)
-                task.add_done_callback(self._moving.discard)
+                self._begin(self._follow(name, node))
             self._at[name] = nodes
+        used = set(self._cluster.nodes).union(*self._at.values())
+        for node in set(self._subscribers) - used:
+            self._begin(self._subscribers.pop(node).close())
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._moving.add(task)
+        task.add_done_callback(self._moving.discard)
 
     def _drop_at(self, name: Subscription, node: ClusterNode) -> None:
         subscriber = self._subscribers.get(node)
@@ -77,12 +84,13 @@ class ClusterSubscriber(Subscriber):
             subscriber.drop(name)
 
     async def _follow(self, name: Subscription, node: ClusterNode) -> None:
-        if name not in self._at:  # it was dropped in the meantime
-            return
-        try:
-            await self._want_at(name, node)
-        except StoreError as error:
-            log.warning("backend '%s': no messages of %r: %s", self._cluster.name, name.name, error)
+        while node in self._at.get(name, ()):  # else it was dropped in the meantime, or went on
+            try:
+                await self._want_at(name, node)
+                return
+            except StoreError as error:
+                log.warning("backend '%s': no messages of %r: %s", self._cluster.name, name.name, error)
+                await asyncio.sleep(FOLLOW_PAUSE)
 
     async def close(self) -> None:
         self._cluster.told.remove(self._moved)

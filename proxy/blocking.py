@@ -16,7 +16,7 @@ import logging
 from typing import Final
 
 from backends.base import Dedicated, Waiter
-from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, redirect_in
+from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, divide, redirect_in
 from proxy import errors
 from proxy.answers import Answer
 from proxy.clock import Clock
@@ -283,12 +283,16 @@ class Blocking:
         reply: Reply = CommandError(errors.INTERNAL)
         asking = False
         redirects = 0
-        until = asyncio.get_running_loop().time() + home.patience
+        loop = asyncio.get_running_loop()
+        until = loop.time() + home.patience
         try:
             while True:
                 own = await elsewhere.home.dedicated(session.db, session.proto, True)
                 await elsewhere.turn()
+                asked = loop.time()
                 wire = await self._ask_there(elsewhere, own, argv, asking)
+                if loop.time() - asked > home.patience:  # it has waited there, as it should
+                    until, redirects = loop.time() + home.patience, 0
                 reply = Raw(wire)
                 # An UNBLOCK that comes late must not end what the next client waits for on it.
                 own.release(not elsewhere.unblock and not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
@@ -299,7 +303,7 @@ class Blocking:
                 if redirect is not None and redirects < REDIRECTS_MAX:
                     elsewhere.home, asking = redirect
                     redirects += 1
-                elif asyncio.get_running_loop().time() < until:
+                elif loop.time() < until:
                     await asyncio.sleep(TRY_AGAIN_PAUSE / 1000)
                     elsewhere.home, asking, redirects = home.of(key), False, 0
                 else:
@@ -335,7 +339,7 @@ class Blocking:
                 self._unblock_there(elsewhere)
         wire = await answer.future
         assert isinstance(wire, bytes)
-        return wire.removeprefix(b"+OK\r\n") if asking else wire
+        return divide(wire, 2)[1] if asking else wire
 
 
 class Again(Waiter):

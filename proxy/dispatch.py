@@ -476,7 +476,10 @@ class Dispatcher(FastPath):
         if writes and s.write_count and s.write_home is not home:
             self.park(s, argv, HELD_ORDER)
             return
-        server = home.server_for(spec, argv, route.reads) if home.sharded or route.reads else home
+        server = home
+        if home.sharded or route.reads:
+            # What is read while keys are watched must be what they are watched from.
+            server = home.server_for(spec, argv, 0 if s.watches else route.reads)
         lane = server.lanes[2 * s.db + s.proto - 2]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:

@@ -181,7 +181,7 @@ class Fanout:
                 part.argv.append(argv[0])
                 if isinstance(home, UpstreamHome):
                     part.home = server = home.of(name)
-                    if route.reads and spec.reads:
+                    if route.reads and spec.reads and not session.watches:
                         part.home = server.replica_for(name, route.reads)
                 split.parts.append(part)
             part.argv += argv[position : position + width]

@@ -155,7 +155,7 @@ class UpstreamHome(Home):
         self.has_readers: bool = False  # whether a route reads from replicas
         self.sealing: Sealing | None = sealing  # where a route has values sealed
         self._tracker: Tracker | None = None
-        self._replicas: dict[Upstream, UpstreamHome] = {}
+        self._replicas: dict[tuple[Upstream, bool], UpstreamHome] = {}
         self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
@@ -181,8 +181,13 @@ class UpstreamHome(Home):
         server = self.of_request(spec, argv)
         if not reads or not spec.reads:
             return server
-        key = argv[spec.first_key or key_positions(spec, argv)[0]]
-        return server.replica_for(key, reads)
+        position = spec.first_key
+        if not position:
+            positions = key_positions(spec, argv)
+            if not positions:
+                return server
+            position = positions[0]
+        return server.replica_for(argv[position], reads)
 
     def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
         """A replica, or what stands in for one; for one key always the same while the replicas are."""
@@ -194,12 +199,13 @@ class UpstreamHome(Home):
         if number == len(replicas):
             return self
         replica = replicas[number]
-        home = self._replicas.get(replica)
+        strict = reads == REPLICA
+        home = self._replicas.get((replica, strict))
         if home is None:
-            if len(self._replicas) > 2 * count:  # those that are gone among them
+            if len(self._replicas) > 4 * count:  # those that are gone among them
                 self._replicas.clear()
-            home = ReplicaHome(self, replica, None if reads == REPLICA else self)
-            self._replicas[replica] = home
+            home = ReplicaHome(self, replica, None if strict else self)
+            self._replicas[replica, strict] = home
         return home
 
     def _without_replica(self) -> UpstreamHome:

@@ -163,6 +163,7 @@ class Inquiry:
 
     def _server(self, names: list[bytes]) -> UpstreamHome:
         """The server that has all of these keys."""
+        self._router.check_sealed(self._spec, self._argv, names)
         first = self._router.find(names[0])
         if not isinstance(first.home, UpstreamHome):
             raise errors.not_served(self._spec.title, first.home.type)

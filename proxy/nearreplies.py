@@ -336,6 +336,11 @@ class Planned(Waiter):
         may = self._waiter is not None and self._waiter.retry() != b""
         return self._frames if may else b""
 
+    def redirected(self) -> None:
+        for fetch in self._fetches:  # nobody listens yet, maybe, to the one who answers
+            if fetch is not None:
+                fetch.valid = False
+
     def alone(self) -> bool:
         return self._waiter is not None and self._waiter.alone()
 

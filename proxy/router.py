@@ -175,6 +175,7 @@ class Router:
         if spec.patterns is not None:
             for pattern in spec.patterns(argv):
                 literal, _, rest = pattern.partition(b"*")
+                rest = rest.partition(b"\0")[0]  # where the pattern ends for SORT
                 if 0 <= rest.find(b"->") < len(rest) - 2:  # a field of a hash
                     continue
                 for route in self.routes:

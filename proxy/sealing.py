@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from backends.base import Lane, Waiter
@@ -40,6 +41,7 @@ COMPARING: Final = (b"IFEQ", b"IFNE", b"IFDEQ", b"IFDNE")
 
 # Values from this size on (bytes, together) are sealed and unsealed in a worker thread.
 LARGE: Final = 64 * 1024
+THREADS: Final = 2  # for each of the two
 
 
 def has_values(name: bytes) -> bool:
@@ -89,6 +91,9 @@ class Sealing:
         self._name: str = name
         self._policies: PrefixMap[SealPolicy | None] = policies
         self._reply_max: int = reply_max
+        # Apart, so that what is slow to be sealed holds up no read.
+        self._sealers: ThreadPoolExecutor = ThreadPoolExecutor(THREADS, f"{name}-seal")
+        self._unsealers: ThreadPoolExecutor = ThreadPoolExecutor(THREADS, f"{name}-unseal")
         self._tasks: set[asyncio.Task[None]] = set()
 
     def seals(self, key: bytes) -> bool:
@@ -110,6 +115,10 @@ class Sealing:
         except CommandError as error:
             waiter.resolve(error)
             return True
+        except Exception:
+            log.exception("%s: values can't be sealed", self._name)
+            waiter.resolve(CommandError(errors.INTERNAL))
+            return True
         lane.send(encode_command(sealed), self.unsealing(name, argv, waiter))
         return True
 
@@ -129,7 +138,7 @@ class Sealing:
         if not self._is_large(name, argv):
             return self._counted(argv, self._sealed(name, argv))
         loop = asyncio.get_running_loop()
-        return self._counted(argv, await loop.run_in_executor(None, self._sealed, name, argv))
+        return self._counted(argv, await loop.run_in_executor(self._sealers, self._sealed, name, argv))
 
     def _is_large(self, name: bytes, argv: Argv) -> bool:
         size = 0
@@ -160,7 +169,8 @@ class Sealing:
 
     def unsealing(self, name: bytes, argv: Argv, waiter: Waiter) -> Waiter:
         """Who is to wait for the reply to a command, so that ``waiter`` gets it unsealed."""
-        return Unsealing(self, keys_shown(name, argv), waiter) if name in SHOWN else waiter
+        keys = keys_shown(name, argv)
+        return Unsealing(self, keys, waiter) if any(map(self.seals, keys)) else waiter
 
     def answer(self, keys: list[bytes], wire: bytes, failed: int, waiter: Waiter) -> None:
         """Give a waiter its reply, in which the values of ``keys`` stand, unsealed."""
@@ -214,14 +224,16 @@ class Sealing:
         try:
             if max(len(stored), _raw_length(key, stored)) < LARGE:
                 return _unsealed_value(key, stored)
-            return await asyncio.get_running_loop().run_in_executor(None, _unsealed_value, key, stored)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._unsealers, _unsealed_value, key, stored
+            )
         except Damaged as damage:
             raise self._refused(damage) from None
 
     async def _unseal_large(self, found: list[Found], wire: bytes, size: int) -> bytes:
         self.load.bytes += size
         try:
-            return await asyncio.get_running_loop().run_in_executor(None, _unsealed, found, wire)
+            return await asyncio.get_running_loop().run_in_executor(self._unsealers, _unsealed, found, wire)
         except Damaged as damage:
             raise self._refused(damage) from None
         finally:

@@ -388,8 +388,11 @@ class SlowPath:
         if spec.write and s.write_count and s.write_home is not home:
             self._fast.park(s, argv, HELD_ORDER)
             return
-        server = home.server_for(spec, argv, route.reads)
-        if home.full or server.full:
+        server = home.server_for(spec, argv, 0 if s.watches else route.reads)
+        known: bytes | None = None
+        if route.near and spec.kept and home.near is not None:
+            known = home.near.find(s.db, s.proto, spec, argv)
+        if known is None and (home.full or server.full):
             self._fast.stall(s, argv, home if home.full else server)
             return
         spec.calls += 1
@@ -402,20 +405,18 @@ class SlowPath:
             slot.size += len(arg)
         slot.load = server.load
         server.load.bytes += slot.size
-        self._ask(s, spec, argv, route, server, slot)
+        self._ask(s, spec, argv, server, slot, known)
         if s.pending >= self._pipeline_max:
             s.hold(HELD_PIPELINE)
 
     def _ask(
-        self, s: Session, spec: CommandSpec, argv: Argv, route: Route, home: UpstreamHome, slot: Slot
+        self, s: Session, spec: CommandSpec, argv: Argv, home: UpstreamHome, slot: Slot, known: bytes | None
     ) -> None:
         sealing = home.sealing
         waiter: Waiter = slot if sealing is None else sealing.unsealing(spec.name, argv, slot)
-        if route.near and spec.kept and home.near is not None:
-            wire = home.near.find(s.db, s.proto, spec, argv)
-            if wire is not None:
-                waiter.done(wire, 0)
-                return
+        if known is not None:
+            waiter.done(known, 0)
+            return
         lane = home.shared(s.db, s.proto)
         if not spec.write:
             slot.request = encode_command(argv)

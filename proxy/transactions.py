@@ -43,7 +43,7 @@ from proxy.keyspace import Block, Keyspace, check_size
 from proxy.moves import MOVES
 from proxy.resp import NULL_ARRAY, OK, Argv, Raw, Reply, encode_command
 from proxy.router import Home, Route, Router
-from proxy.sealing import VALUES, keys_shown
+from proxy.sealing import LARGE, VALUES, keys_shown
 from proxy.session import HELD_CLOSING, Deferred, Session, Told
 
 SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
@@ -383,8 +383,13 @@ class Transactions:
         """As ``_run_cold``; keys that are watched there are so on a connection of the session's own."""
         began = time.perf_counter_ns()
         lane_db = db = piece.commands[0].db if piece.commands else session.db
-        sent = [await _as_sent(home, command) for command in piece.commands]
-        own = session.dedicated.pop(home, None)
+        own = session.dedicated.pop(home, None)  # first: whoever ends the session gives back what it finds
+        try:
+            sent = await _all_as_sent(home, piece.commands)
+        except BaseException:
+            if own is not None:
+                own.release(False)
+            raise
         requests: list[Argv] = [] if own is None else [[b"SELECT", b"%d" % db]]
         requests.append([b"MULTI"])
         places: list[int] = []  # of each reply within EXEC's; -1 for what we have added
@@ -431,12 +436,16 @@ class Transactions:
             assert frame is not None
             if place >= 0:
                 frames[place] = frame
-        size = 0
+        size = unsealed = 0
         for command in piece.commands:
             frame = await _as_set(home, command, frames.pop(command.place))
             size += len(frame)
+            unsealed += len(frame)
             if home.sealing is not None:
                 home.sealing.check_reply(size)
+                if unsealed >= LARGE:
+                    unsealed = 0
+                    await asyncio.sleep(0)  # many small ones are to hold up nobody either
             replies[command.place] = Raw(frame)
             if frame.startswith(b"-"):
                 session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
@@ -540,6 +549,18 @@ def _apart(first: Route, second: Route, title: str) -> CommandError:
     if title:
         return errors.cross_tier(title, first.prefix, second.prefix)
     return errors.cross_tier_exec(first.prefix, second.prefix)
+
+
+async def _all_as_sent(home: UpstreamHome, commands: list[Command]) -> list[Argv]:
+    sent: list[Argv] = []
+    size = 0
+    for command in commands:
+        sent.append(await _as_sent(home, command))
+        size += sum(map(len, command.argv))
+        if home.sealing is not None and size >= LARGE:
+            size = 0
+            await asyncio.sleep(0)  # many small ones are to hold up nobody either
+    return sent
 
 
 async def _as_sent(home: UpstreamHome, command: Command) -> Argv:
