@@ -15,7 +15,7 @@ from tests.homes import toml
 from tests.rawclient import RawClient
 from tests.servers import RedisServer, RedtierServer, free_port, wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(120)]
 
 OK = b"+OK\r\n"
 CROSS_SLOT = b"-CROSSSLOT Keys in request don't hash to the same slot\r\n"

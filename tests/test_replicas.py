@@ -14,7 +14,7 @@ from tests.rawclient import RawClient
 from tests.sentinels import hung
 from tests.servers import RedisServer, RedtierServer, wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.once, pytest.mark.timeout(120)]
 
 COUNT = 40
 POLICIES = ("prefer_replica", "replica", "any")
