@@ -26,9 +26,12 @@ from proxy.slots import key_slot
 class Key(NamedTuple):
     """A key as a store sees it; the database number is part of it."""
 
-    db: int
+    db: int  # from 0, or BESIDE
     name: bytes
 
+
+BESIDE: Final = -1
+"""The database of documents: records that a store's users keep beside those of keys, see ``documents``."""
 
 Token = int | str
 """Names one write of one key.  Opaque to callers; equal tokens mean that nothing was written between."""
@@ -189,7 +192,10 @@ class Store(ABC):
 
     @abstractmethod
     async def clear(self, db: int | None, prefix: bytes) -> int:
-        """Remove every record under ``prefix`` in one database, or in all (``None``); returns how many."""
+        """Remove every record under ``prefix`` in one database, or in all but BESIDE (``None``).
+
+        Returns how many.
+        """
 
     @abstractmethod
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:

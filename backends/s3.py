@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from backends.base import (
     ABSENT,
+    BESIDE,
     CONFLICT,
     Change,
     Group,
@@ -290,10 +291,10 @@ class S3Store(Store):
         return None if record is None else KeyInfo(key.name, record.kind, record.expire_at)
 
     async def _places(self, prefix: bytes) -> list[str]:
-        """What the names of all records under ``prefix`` start with: one beginning for each database."""
+        """What the names of all keys' records under ``prefix`` start with, for each database."""
         groups = await self._bucket.groups(self._names.all_records, ":")
         dbs = [self._names.key(group) for group in groups]
-        return [self._names.records(db.db, prefix) for db in dbs if db is not None]
+        return [self._names.records(db.db, prefix) for db in dbs if db is not None and db.db != BESIDE]
 
     async def _pages(
         self, where: str, after: str = "", limit: int = _PAGE

@@ -1,7 +1,7 @@
 """How records lie in a bucket: the names of the objects, their bytes, their metadata, and tokens.
 
 Names
-    ``<prefix>`` is empty or ends with a slash.  ``<key>`` is ``<db>:<quoted name>``.
+    ``<prefix>`` is empty or ends with a slash.  ``<key>`` is ``<db>:<quoted name>``; a document's db is -1.
 
     ============================  ==================================================================
     ``<prefix>k/<key>``           a record, or the tombstone of one (see ``s3_writes``)
@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from backends.base import ABSENT, Key, KeyTooLong, Record, StoreError, Token
+from backends.base import ABSENT, BESIDE, Key, KeyTooLong, Record, StoreError, Token
 
 NAME_MAX: Final = 1024  # bytes of an object's name, in S3's documentation
 HOUR: Final = 3_600_000  # ms
@@ -148,7 +148,7 @@ def _quoted(db: int, name: bytes) -> str:
 
 def _parse_key(quoted: str) -> Key | None:
     db, _, text = quoted.partition(":")
-    if not (db.isascii() and db.isdecimal()):
+    if not (db.isascii() and db.isdecimal()) and db != str(BESIDE):
         return None
     key = Key(int(db), unquote_to_bytes(text.replace("=/", "").replace("=", "%")))
     return key if _quoted(*key) == quoted else None

@@ -83,7 +83,7 @@ _SIZE: Final = f"""SELECT (SELECT count(*) FROM redtier WHERE {_RANGE})
 _SWEEP: Final = """DELETE FROM redtier WHERE rowid IN
     (SELECT rowid FROM redtier WHERE expire_at > 0 AND expire_at <= ? ORDER BY expire_at LIMIT ?)"""
 _CLEAR: Final = f"DELETE FROM redtier WHERE {_RANGE}"
-_CLEAR_ALL: Final = "DELETE FROM redtier WHERE key >= :low AND key < :high"
+_CLEAR_ALL: Final = "DELETE FROM redtier WHERE db >= 0 AND key >= :low AND key < :high"
 _PUT: Final = """INSERT INTO redtier (db, key, kind, write_id, expire_at, raw_size, value)
     VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (db, key) DO UPDATE SET
     kind = excluded.kind, write_id = excluded.write_id, expire_at = excluded.expire_at,

@@ -10,6 +10,7 @@ import pytest
 
 from backends.base import (
     ABSENT,
+    BESIDE,
     CONFLICT,
     Change,
     Group,
@@ -22,6 +23,13 @@ from backends.base import (
     Store,
     Token,
     Want,
+)
+from backends.documents import (
+    delete_document,
+    document_key,
+    document_names,
+    read_document,
+    write_document,
 )
 from proxy.clock import ManualClock
 
@@ -503,6 +511,46 @@ async def test_a_quarantined_record_is_kept_out_of_sight(store: Store) -> None:
     assert await names(store) == [A.name]
     assert await store.size(0, b"") == 1
     assert await fetch(store, A) == new
+
+
+async def test_documents_stand_beside_the_records(store: Store) -> None:
+    await commit(store, put(Key(0, b"lease/a"), record(b"a key's value")))
+    written = await write_document(store, "lease/a", EVERY_BYTE, ABSENT)
+    assert written is not None
+    assert await read_document(store, "lease/a") == (EVERY_BYTE, written)
+    assert await write_document(store, "lease/a", b"late", ABSENT) is None
+    renewed = await write_document(store, "lease/a", EVERY_BYTE, written)
+    assert renewed not in (None, written)
+    assert await write_document(store, "lease/a", b"late", written) is None
+    await write_document(store, "lease/b", b"another", None)
+    await write_document(store, "schema", b"1", None)
+
+    assert await names(store) == [b"lease/a"]
+    assert await store.size(0, b"") == 1
+    await store.clear(None, b"")
+    assert await store.size(0, b"") == 0
+    assert await document_names(store, "lease/") == ["lease/a", "lease/b"]
+    assert await document_names(store, "") == ["lease/a", "lease/b", "schema"]
+    assert not await delete_document(store, "lease/a", written)
+    assert await delete_document(store, "lease/a", renewed)
+    assert await read_document(store, "lease/a") is None
+    await store.clear(BESIDE, b"")
+    assert await document_names(store, "") == []
+
+
+async def test_a_record_is_written_only_while_a_document_is_unchanged(store: Store) -> None:
+    held = await write_document(store, "lease", b"mine", None)
+    fence = Change(Op.ASSERT, document_key("lease"), held)
+    (done,) = await store.commit([[put(A, record(b"1")), put(B, record(b"1")), fence]])
+    if not store.atomic_groups:
+        assert isinstance(done.error, NotAtomic)
+        return
+    assert done.tokens is not None
+    await write_document(store, "lease", b"another's", None)
+    assert await store.commit([[put(A, record(b"2")), put(B, record(b"2")), fence]]) == [CONFLICT]
+    found = await fetch(store, A)
+    assert found is not None
+    assert found.payload == b"1"
 
 
 async def test_what_was_acknowledged_is_there_when_it_is_opened_again(
