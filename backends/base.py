@@ -20,8 +20,6 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
-from proxy.slots import key_slot
-
 
 class Key(NamedTuple):
     """A key as a store sees it; the database number is part of it."""
@@ -420,10 +418,6 @@ class ClusterUpstream(Upstream):
         self.owners: list[Upstream] = owners
         self.primaries: list[Upstream] = primaries
         self.patience: int = patience
-
-    def find(self, key: bytes) -> Upstream:
-        """The server that has a key."""
-        return self.owners[key_slot(key)]
 
     @abstractmethod
     def any(self) -> Upstream:

@@ -47,7 +47,8 @@ class ClusterHome(UpstreamHome):
         return server
 
     def of(self, key: bytes) -> UpstreamHome:
-        return self._server(self._cluster.find(key))
+        node = self._cluster.owners[key_slot(key)]
+        return self._servers.get(node) or self._server(node)
 
     def of_request(self, spec: CommandSpec, argv: Argv) -> UpstreamHome:
         if spec.first_key:

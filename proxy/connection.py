@@ -53,6 +53,7 @@ class Connection(Link, asyncio.Protocol):
         self.fd = sock.fileno() if sock is not None else -1
         if sock is not None and sock.family != socket.AF_UNIX:
             self._host.keep_alive(sock)
+        self.straight = self._transport.write
         self._session = self._host.accept(self)
 
     def data_received(self, data: bytes) -> None:
@@ -68,7 +69,7 @@ class Connection(Link, asyncio.Protocol):
         return self._transport is not None and self._transport.get_extra_info("ssl_object") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._transport = self.straight = None
         session, self._session = self._session, None
         if session is not None:
             session.held |= HELD_CLOSING
@@ -76,11 +77,14 @@ class Connection(Link, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._choked = True
+        self.straight = None
         if self._session is not None:
             self._session.hold(HELD_OUTPUT)
 
     def resume_writing(self) -> None:
         self._choked = False
+        if self._transport is not None:
+            self.straight = self._transport.write
         if self._session is not None:
             self._session.release(HELD_OUTPUT)
 
@@ -108,6 +112,7 @@ class Connection(Link, asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         transport, self._transport = self._transport, None
+        self.straight = None
         if transport is not None:
             log.warning("client %s is cut: %s", self.peer, reason)
             if self._session is not None:
