@@ -239,9 +239,13 @@ class Waiter:
         """The one reply, as a value (``proxy.resp.Reply``; a ``CommandError`` is an error reply)."""
 
 
+LANES: Final = 8
+"""Of one database and protocol version to one upstream, at most."""
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Lane:
-    """One connection to an upstream, shared by all clients of one database and protocol version."""
+    """One connection to an upstream, shared by clients of one database and protocol version."""
 
     @abstractmethod
     def send(self, frames: bytes, waiter: Waiter) -> None:
@@ -362,8 +366,11 @@ class Upstream:
         """Keep ``replicas`` to those that are there and follow closely, from soon on."""
 
     @abstractmethod
-    def lane(self, db: int, proto: int) -> Lane:
-        """The lane for a database number and RESP version (2 or 3); connects by itself."""
+    def lane(self, db: int, proto: int, number: int = 0) -> Lane:
+        """The lane for a database number and RESP version (2 or 3); connects by itself.
+
+        There are several of a kind, by ``number``, from 0 to ``LANES - 1`` or fewer: then numbers share one.
+        """
 
     @abstractmethod
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:

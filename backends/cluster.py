@@ -80,17 +80,18 @@ class ClusterNode(RedisUpstream):
         greeting = super().greeting(db, proto)
         return [*greeting, [b"READONLY"]] if self._follows else greeting
 
-    def new_lane(self, db: int, proto: int) -> NodeLane:
+    def new_lane(self, db: int, proto: int, number: int) -> NodeLane:
         call_soon = asyncio.get_running_loop().call_soon
-        return NodeLane(self, self._reply_max, call_soon, proto, self._redirects)
+        return NodeLane(self, self._reply_max, call_soon, proto, number, self._redirects)
 
-    def lane(self, db: int, proto: int) -> RedisLane:
+    def lane(self, db: int, proto: int, number: int = 0) -> RedisLane:
         if not db:
-            return super().lane(db, proto)
+            return super().lane(db, proto, number)
         return RefusingLane(self, asyncio.get_running_loop().call_soon, one_database(self.name))
 
-    def node_lane(self, proto: int) -> NodeLane:
-        lane = super().lane(0, proto)
+    def twin(self, other: NodeLane) -> NodeLane:
+        """The lane of this node that a client uses who uses ``other`` of another one."""
+        lane = super().lane(0, other.proto, other.number)
         assert isinstance(lane, NodeLane)
         return lane
 
@@ -134,11 +135,11 @@ class NodeAnswers(Redirects):
         if node is None:
             return None
         self._cluster.moved(slot, node)
-        return node.node_lane(lane.proto)
+        return node.twin(lane)
 
     def asked(self, address: str, lane: NodeLane) -> NodeLane | None:
         node = self._cluster.named(address, lane.node)
-        return None if node is None else node.node_lane(lane.proto)
+        return None if node is None else node.twin(lane)
 
     def later(self, ms: int, piece: Piece) -> None:
         asyncio.get_running_loop().call_later(ms / 1000, piece.again)
@@ -257,7 +258,7 @@ class RedisCluster(ClusterUpstream):
         """Slots have moved, from the first of each pair to the second."""
         for (before, now), slots in moved.items():
             for lane in before.node_lanes:
-                now.node_lane(lane.proto).follow(lane, slots)
+                now.twin(lane).follow(lane, slots)
         self._tell()
 
     def _tell(self) -> None:
@@ -412,8 +413,8 @@ class RedisCluster(ClusterUpstream):
         primaries = self.nodes
         return next((node for node in primaries if node.state == "up"), primaries[0])
 
-    def lane(self, db: int, proto: int) -> RedisLane:
-        return self.any().lane(db, proto)
+    def lane(self, db: int, proto: int, number: int = 0) -> RedisLane:
+        return self.any().lane(db, proto, number)
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         return await self.any().dedicated(db, proto, patient)

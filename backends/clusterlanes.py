@@ -69,11 +69,18 @@ class NodeLane(RedisLane):
     """
 
     def __init__(
-        self, upstream: Upstream, reply_max: int, call_soon: CallSoon, proto: int, nodes: Redirects
+        self,
+        upstream: Upstream,
+        reply_max: int,
+        call_soon: CallSoon,
+        proto: int,
+        number: int,
+        nodes: Redirects,
     ) -> None:
         super().__init__(upstream, reply_max, call_soon)
         self.node: Upstream = upstream
         self.proto: int = proto
+        self.number: int = number
         self.nodes: Redirects = nodes
         self.followed: int = 0  # by how many lanes
         self._fences: int = 0

@@ -98,6 +98,7 @@ class RedisUpstream(Upstream):
         dedicated_max: int = 1000,
         cache_heartbeat: int = 1000,
         replica_lag_max: int = 10_000,
+        lanes: int = 2,
         topology: Topology | None = None,
     ) -> None:
         self.name = name
@@ -125,6 +126,7 @@ class RedisUpstream(Upstream):
             "breaker_failures": breaker_failures,
             "retry_reads": retry_reads,
             "reply_max": reply_max,
+            "lanes": lanes,
         }
         self._topology: Topology
         if isinstance(target, Service):
@@ -148,7 +150,8 @@ class RedisUpstream(Upstream):
         self._timeout = timeout
         self.backoff_max = backoff_max
         self._reply_max = reply_max
-        self._lanes: dict[tuple[int, int], RedisLane] = {}
+        self._lanes_max = lanes
+        self._lanes: dict[tuple[int, int, int], RedisLane] = {}
         self._keepers: list[asyncio.Task[None]] = []
         self._closed = False
         self._dedicated_max = dedicated_max
@@ -178,11 +181,13 @@ class RedisUpstream(Upstream):
             if error.code != "NOPERM":  # a user who may not PING has been answered all the same
                 raise StoreError(f"{self._topology} answers: {error.text}") from None
 
-    def lane(self, db: int, proto: int) -> RedisLane:
-        lane = self._lanes.get((db, proto))
+    def lane(self, db: int, proto: int, number: int = 0) -> RedisLane:
+        if number >= self._lanes_max:
+            number = 1 + number % (self._lanes_max - 1) if self._lanes_max > 1 else 0
+        lane = self._lanes.get((db, proto, number))
         if lane is None:
             loop = asyncio.get_running_loop()
-            lane = self._lanes[db, proto] = self.new_lane(db, proto)
+            lane = self._lanes[db, proto, number] = self.new_lane(db, proto, number)
             if self._closed:
                 lane.shut(CLOSING)
             else:
@@ -202,7 +207,7 @@ class RedisUpstream(Upstream):
         url = f"{self._scheme}{user_part(self._user)}{address}"
         return RedisUpstream(self.name, url, password=self._password, **self._shared)
 
-    def new_lane(self, db: int, proto: int) -> RedisLane:
+    def new_lane(self, db: int, proto: int, number: int) -> RedisLane:
         return RedisLane(self, self._reply_max, asyncio.get_running_loop().call_soon)
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> RedisDedicated:

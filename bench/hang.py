@@ -6,8 +6,8 @@
   again and again.  The latencies of the first fifty at rest and while it is stopped; how much memory redtier
   takes meanwhile; what the other fifty were told, and how soon all of them are served again.
 - large: small GETs while one client reads values of 50 MB all the time: at the Redis itself; through redtier,
-  where both share a connection to it; and where the large ones go by another one, since their client speaks
-  RESP3.  So what sharing costs is the difference of the last two.  And the small ones alone.
+  where both share a connection to it (``lanes = 1``); and where the large ones go by another one.  So what
+  sharing costs is the difference of the last two.  And the small ones alone.
 
 A client sends a request every ten milliseconds, though the last few may not be answered; all clients that
 are measured are in one process.  On two cores much of what is measured is the wait for a CPU.  Ends with 1
@@ -27,7 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple, Self, cast
 
@@ -51,10 +51,8 @@ GROWTH_MAX: Final = 20  # MB
 
 READER: Final = """
 import socket, sys
-port, proto, size = map(int, sys.argv[1:])
+port, size = map(int, sys.argv[1:])
 client = socket.create_connection(("127.0.0.1", port), 60)
-client.sendall(b"*2\\r\\n$5\\r\\nHELLO\\r\\n$1\\r\\n%d\\r\\n" % proto)
-assert client.recv(65536)[:1] in b"*%"
 taken = bytearray(1 << 20)
 while True:
     client.sendall(b"*2\\r\\n$3\\r\\nGET\\r\\n$5\\r\\nlarge\\r\\n")
@@ -62,7 +60,7 @@ while True:
     while left > 0:
         left -= client.recv_into(taken) or sys.exit("the connection was closed")
 """
-"""A client that speaks a version of the protocol and reads a value of so many bytes again and again."""
+"""A client that reads a value of so many bytes again and again."""
 
 
 class Table(NamedTuple):
@@ -241,6 +239,7 @@ LARGE_CONFIG: Final = """
 [backends.main]
 type = "redis"
 url = "redis://127.0.0.1:{port}"
+lanes = {lanes}
 [[routes]]
 prefix = ""
 backend = "main"
@@ -250,28 +249,31 @@ backend = "main"
 def large(options: argparse.Namespace) -> Table:
     with ExitStack() as stack:
         upstream = stack.enter_context(RedisServer())
-        server = stack.enter_context(Redtier(options.tree, LARGE_CONFIG.format(port=upstream.port)))
+        one, two = (
+            stack.enter_context(Redtier(options.tree, LARGE_CONFIG.format(port=upstream.port, lanes=lanes)))
+            for lanes in (1, 2)
+        )
         with upstream.client() as client:
             client.set("large", b"v" * LARGE)
             client.mset({f"key:{number}": "v" * 100 for number in range(CLIENTS)})
-        return uvloop.run(_large(options, upstream, server))
+        return uvloop.run(_large(options, upstream, one, two))
 
 
-async def _large(options: argparse.Namespace, upstream: RedisServer, server: Redtier) -> Table:
+async def _large(options: argparse.Namespace, upstream: RedisServer, one: Redtier, two: Redtier) -> Table:
     seconds = options.seconds / 6
-    cases: dict[str, tuple[int, int]] = {  # the port, and the large ones' version of RESP, 0 for none
-        "directly, alone": (upstream.port, 0),
-        "directly": (upstream.port, 2),
-        "redtier, alone": (server.port, 0),
-        "redtier, one connection": (server.port, 2),
-        "redtier, two connections": (server.port, 3),
+    cases: dict[str, tuple[int, bool]] = {  # the port, and whether there are large ones
+        "directly, alone": (upstream.port, False),
+        "directly": (upstream.port, True),
+        "redtier, alone": (two.port, False),
+        "redtier, one lane": (one.port, True),
+        "redtier, two lanes": (two.port, True),
     }
     taken: dict[str, list[Latencies]] = {name: [] for name in cases}
     rates: dict[str, list[float]] = {name: [] for name in cases}
     with upstream.client() as client:
         for _ in range(options.rounds):
-            for name, (port, proto) in cases.items():
-                with _reading(port, proto):
+            for name, (port, large) in cases.items():
+                with _reading(port) if large else nullcontext():
                     crowd = await Crowd.at(port, reads=True)
                     await crowd.over(1)
                     before = client.info("stats")["total_net_output_bytes"]
@@ -287,13 +289,10 @@ async def _large(options: argparse.Namespace, upstream: RedisServer, server: Red
 
 
 @contextmanager
-def _reading(port: int, proto: int) -> Iterator[None]:
-    """With a process that reads large values, where ``proto`` is not 0."""
-    if not proto:
-        yield
-        return
+def _reading(port: int) -> Iterator[None]:
+    """With a process that reads large values."""
     # One that is forgotten ends all the same.
-    command = ["timeout", "600", sys.executable, "-c", READER, *map(str, (port, proto, LARGE))]
+    command = ["timeout", "600", sys.executable, "-c", READER, str(port), str(LARGE)]
     with subprocess.Popen(command) as process:
         try:
             yield

@@ -126,7 +126,7 @@ class ClusterHome(UpstreamHome):
             return await super().clear(0, prefix)
         return sum(await asyncio.gather(*(server.clear(0, prefix) for server in self.servers)))
 
-    def connect(self, db: int, proto: int) -> Lane:
+    def connect(self, db: int, proto: int, number: int) -> Lane:
         raise TypeError("a cluster's lanes are its servers'")
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:

@@ -27,6 +27,7 @@ from proxy.options import (
     Duration,
     File,
     HttpUrl,
+    Lanes,
     Level,
     Limit,
     ListenAddress,
@@ -192,6 +193,7 @@ class RedisBackend(BackendConfig):
     backoff_max: Timeout = duration("2s")
     breaker_failures: Count = 5
     retry_reads: bool = True
+    lanes: Lanes = 2
     overload: Literal["wait", "refuse"] = "wait"
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")

@@ -26,7 +26,7 @@ from proxy.clock import Clock
 from proxy.commands.spec import KEYS, CommandSpec, every_spec, key_positions
 from proxy.errors import CommandError, ProtocolError
 from proxy.events import Events
-from proxy.homes import ColdHome, MemoryHome, UpstreamHome
+from proxy.homes import ColdHome, MemoryHome, UpstreamHome, lane_place
 from proxy.keyspace import Block
 from proxy.monitor import Monitors
 from proxy.nearcache import MISS
@@ -480,7 +480,7 @@ class Dispatcher(FastPath):
         if home.sharded or route.reads:
             # What is read while keys are watched must be what they are watched from.
             server = home.server_for(spec, argv, 0 if s.watches else route.reads)
-        lane = server.lanes[2 * s.db + s.proto - 2]
+        lane = server.lanes[lane_place(s.db, s.proto, s.lane)]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:
             self.end_run(s)
@@ -488,7 +488,7 @@ class Dispatcher(FastPath):
                 self.stall(s, argv, server)
                 return
             if lane is None:
-                lane = server.connect(s.db, s.proto)
+                lane = server.connect(s.db, s.proto, s.lane)
             slot = s.wait(0, home, 0)
             slot.tally = route.tally
             slot.timing = spec.timing

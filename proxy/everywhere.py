@@ -36,7 +36,8 @@ async def run_everywhere(session: Session, spec: CommandSpec, argv: Argv, home: 
     answers = []
     for server in home.servers:
         answer = Answer()
-        server.shared(session.db, session.proto).send(encode_command(argv), answer)
+        lane = server.shared(session.db, session.proto, session.lane)
+        lane.send(encode_command(argv), answer)
         answers.append(answer.future)
     return Raw(merged(spec.tips, [bytes(wire) for wire in await asyncio.gather(*answers)], session.proto))
 

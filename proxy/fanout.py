@@ -89,7 +89,7 @@ class Split:
             home = part.home
             if isinstance(home, UpstreamHome):
                 # The lane of the session's other commands, so that they keep their order.
-                lane = home.shared(session.db, session.proto)
+                lane = home.shared(session.db, session.proto, session.lane)
                 if home.sealing is None:
                     lane.send(encode_command(part.argv), part)
                 elif not home.sealing.send(lane, spec.name, part.argv, part):

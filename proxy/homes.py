@@ -10,7 +10,19 @@ from zlib import crc32
 
 import hiredis
 
-from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
+from backends.base import (
+    LANES,
+    Dedicated,
+    Key,
+    KeyInfo,
+    Lane,
+    Record,
+    StoreError,
+    Token,
+    Tracker,
+    Upstream,
+    Want,
+)
 from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
@@ -131,6 +143,11 @@ class ColdHome(Tier):
             raise self.error_of(error) from error
 
 
+def lane_place(db: int, proto: int, number: int) -> int:
+    """Where ``UpstreamHome.lanes`` has a lane."""
+    return 2 * (number * DATABASES + db) + proto - 2
+
+
 class UpstreamHome(Home):
     """A Redis that commands are forwarded to.
 
@@ -157,8 +174,8 @@ class UpstreamHome(Home):
         self._tracker: Tracker | None = None
         self._replicas: dict[tuple[Upstream, bool], UpstreamHome] = {}
         self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
-        # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
-        self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
+        # By place, see ``lane_place``, once they are there.
+        self.lanes: list[Lane | None] = [None] * (2 * DATABASES * LANES)
 
     @property
     def in_flight(self) -> int:
@@ -292,18 +309,17 @@ class UpstreamHome(Home):
             await self._tracker.close()
         await self.upstream.close()
 
-    def connect(self, db: int, proto: int) -> Lane:
-        """The lane of a database and RESP version, made at first use."""
-        place = 2 * db + proto - 2
-        lane = self.upstream.lane(db, proto)
+    def connect(self, db: int, proto: int, number: int) -> Lane:
+        """A lane of a database and RESP version, made at first use."""
+        lane = self.upstream.lane(db, proto, number)
         if self.near is not None:
-            lane = NearLane(lane, self.near, place)
-        self.lanes[place] = lane
+            lane = NearLane(lane, self.near, lane_place(db, proto, 0))
+        self.lanes[lane_place(db, proto, number)] = lane
         return lane
 
-    def shared(self, db: int, proto: int) -> Lane:
+    def shared(self, db: int, proto: int, number: int = 0) -> Lane:
         """The lane, whether it is there already or not."""
-        return self.lanes[2 * db + proto - 2] or self.connect(db, proto)
+        return self.lanes[lane_place(db, proto, number)] or self.connect(db, proto, number)
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""
@@ -361,11 +377,11 @@ class ReplicaHome(UpstreamHome):
         self.overload = primary.overload
         self._other: UpstreamHome | None = other
 
-    def connect(self, db: int, proto: int) -> Lane:
-        lane = super().connect(db, proto)
+    def connect(self, db: int, proto: int, number: int) -> Lane:
+        lane = super().connect(db, proto, number)
         if self._other is not None:
-            lane = FallbackLane(lane, self._other.shared(db, proto))
-            self.lanes[2 * db + proto - 2] = lane
+            lane = FallbackLane(lane, self._other.shared(db, proto, number))
+            self.lanes[lane_place(db, proto, number)] = lane
         return lane
 
 
@@ -378,9 +394,9 @@ class RefusingHome(UpstreamHome):
         )
         self._error: CommandError = error
 
-    def connect(self, db: int, proto: int) -> Lane:
+    def connect(self, db: int, proto: int, number: int) -> Lane:
         lane = RefusingLane(self.upstream, asyncio.get_running_loop().call_soon, self._error)
-        self.lanes[2 * db + proto - 2] = lane
+        self.lanes[lane_place(db, proto, number)] = lane
         return lane
 
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+from backends.base import LANES
+
 Check = Callable[[object], object]
 
 _SIZES: Final = {
@@ -270,6 +272,7 @@ ScriptMemory = Annotated[int, partial(size, minimum=4 << 20)]  # Lua and its lib
 Duration = Annotated[int, duration]
 Timeout = Annotated[int, partial(duration, minimum=1)]
 Count = Annotated[int, partial(_integer, minimum=1)]
+Lanes = Annotated[int, partial(_integer, minimum=1, maximum=LANES)]
 CountOrZero = Annotated[int, partial(_integer, minimum=0)]
 Level = Annotated[int, partial(_integer, minimum=1, maximum=22)]
 Text = Annotated[str, _text]

@@ -17,7 +17,7 @@ from typing import Final
 from librt.strings import BytesWriter
 from mypy_extensions import mypyc_attr
 
-from backends.base import Dedicated, Waiter
+from backends.base import LANES, Dedicated, Waiter
 from proxy.errors import INTERNAL, CommandError
 from proxy.events import Interest, Watch
 from proxy.resp import Argv, Reply, RequestReader, encode_reply, write_reply
@@ -41,6 +41,11 @@ REPLY_ON: Final = 0
 REPLY_OFF: Final = 1
 REPLY_SKIP: Final = 2  # of the command that is at work
 REPLY_SKIP_NEXT: Final = 3
+
+# Replies from this size on (bytes) go by another lane than those of other clients, until so many in a row are
+# smaller.
+LARGE_REPLY: Final = 256 * 1024
+SMALL_REPLIES: Final = 64
 
 now_ns: Final = time.perf_counter_ns  # by a name of its own: one look-up less
 
@@ -140,6 +145,9 @@ class Slot(Waiter):
             self.session.count_error(last[1:].partition(b" ")[0].decode(), failed)
             if self.tally is not None:
                 self.tally.errors += failed
+        session = self.session
+        if session.lane or len(wire) >= LARGE_REPLY:
+            session.weigh(len(wire))
         self._ready(wire)
 
     def retry(self) -> bytes:
@@ -221,6 +229,8 @@ class Session:
     """A client: who it is, what it has asked for, and what it still waits for."""
 
     __slots__ = (  # else plain Python, with so many, looks each of them up in a dict
+        "_next_lane",
+        "_small_replies",
         "active_at",
         "authenticated",
         "behind",
@@ -233,6 +243,7 @@ class Session:
         "held",
         "hub",
         "id",
+        "lane",
         "last_command",
         "lib_name",
         "lib_version",
@@ -298,6 +309,9 @@ class Session:
         self.write_home: object = None
         self.write_count: int = 0
         self.order: object = None  # what that home keeps them in order by
+        self.lane: int = 0  # which of an upstream's it uses
+        self._next_lane: int = 0  # the same once nothing is waited for
+        self._small_replies: int = 0  # in a row
 
     @property
     def muted(self) -> bool:
@@ -362,6 +376,20 @@ class Session:
             if self.behind >= BEHIND_MAX:
                 self.hold(HELD_PIPELINE)
 
+    def weigh(self, size: int) -> None:
+        """A Redis has answered with so many bytes: who gets large replies leaves the lane of the others."""
+        lane = self.lane
+        if size >= LARGE_REPLY:
+            self._small_replies = 0
+            lane = lane or 1 + self.id % (LANES - 1)
+        else:
+            self._small_replies += 1
+            if self._small_replies >= SMALL_REPLIES:
+                lane = 0
+        if lane != self.lane:
+            self._next_lane = lane
+            self.hold(HELD_BARRIER)  # what goes there must not overtake what has gone here
+
     def _drained(self) -> None:
         """Some replies have left; see whether that was waited for."""
         if self.held & HELD_CLOSING and not self.waiting:
@@ -376,6 +404,7 @@ class Session:
         ):
             self.release(HELD_PIPELINE)
         if not self.waiting and self.held & HELD_BARRIER:
+            self.lane = self._next_lane
             self.release(HELD_BARRIER)
 
     def count_error(self, code: str, times: int) -> None:

@@ -417,7 +417,7 @@ class SlowPath:
         if known is not None:
             waiter.done(known, 0)
             return
-        lane = home.shared(s.db, s.proto)
+        lane = home.shared(s.db, s.proto, s.lane)
         if not spec.write:
             slot.request = encode_command(argv)
             lane.send(slot.request, waiter)

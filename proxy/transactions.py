@@ -407,7 +407,7 @@ class Transactions:
         requests.append([b"EXEC"])
         before = len(requests) - 1  # replies that go before EXEC's
         if own is None:
-            lane = home.shared(lane_db, session.proto)
+            lane = home.shared(lane_db, session.proto, session.lane)
         else:
             lane = own
             requests.append([b"SELECT", b"%d" % own.db])
