@@ -22,9 +22,8 @@ from backends.base import StoreError
 from proxy.build import build_router
 from proxy.clock import Clock
 from proxy.commands.spec import load_table
-from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig
+from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig, in_backend
 from proxy.copying.passes import Copy
-from proxy.copying.sides import Away, RedisSide, Side, StoreSide
 from proxy.copying.state import BadState, State, StateFile
 from proxy.copying.views import View, view
 from proxy.events import Events
@@ -32,6 +31,7 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.nearcache import NearCache
 from proxy.options import or_known, shown
+from proxy.sides import Away, Side, side_of
 
 # How long connections are given to close in good order when the copy is told to stop.
 CLOSE_PATIENCE: Final = 0.3  # seconds
@@ -107,7 +107,7 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
     shows = view(f"{order.source} to {order.target}")
     clock = Clock()
     source = _side(_reading(config, order), order.db, clock)
-    target = _side(_writing(config, order), order.db, clock)
+    target = _side(in_backend(config, order.target), order.db, clock)
     copy = Copy(
         source, target, Glob(order.match), state or State(), file, shows, clock, order.rate, order.remove
     )
@@ -185,27 +185,11 @@ def _reading(config: Config, order: Order) -> Config:
     return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
 
 
-def _writing(config: Config, order: Order) -> Config:
-    """The target alone: keys are sealed as their routes to it say, by default where they have others."""
-    if not config.backends[order.target].cold:
-        return replace(config, routes=(RouteConfig(prefix=b"", backend=order.target, **HOT_ROUTE),))
-    routes = [
-        # What is copied is no new write: a key without an expiry stays so.
-        replace(route, cache=False, ttl=0)
-        if route.backend == order.target
-        else RouteConfig(prefix=route.prefix, backend=order.target, cache=False)
-        for route in config.routes
-    ]
-    return replace(config, routes=tuple(routes))
-
-
 def _side(config: Config, db: int, clock: Clock) -> Side:
     """The one backend of a configuration's routes."""
     [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
-    if isinstance(home, UpstreamHome):
-        return RedisSide(home, db)
-    assert isinstance(home, ColdHome)
-    return StoreSide(home, db)
+    assert isinstance(home, (ColdHome, UpstreamHome))
+    return side_of(home, db)
 
 
 def _hint(file: StateFile) -> str:

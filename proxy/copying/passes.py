@@ -14,13 +14,12 @@ from functools import partial
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.copying.sides import Away, Found, Large, Side, fate, together
 from proxy.copying.state import EXAMPLES, State, StateFile
 from proxy.copying.views import View
-from proxy.datatypes.compare import same
 from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.moves import Value
+from proxy.sides import Away, Large, Side, differ, fate, together
 
 T = TypeVar("T")
 Work = Callable[[Sequence[bytes]], Awaitable[State]]
@@ -172,14 +171,9 @@ class Copy:
                 large[name] = max(sizes)
             elif isinstance(value, CommandError):
                 _refuse(done, name, value)
-            elif isinstance(value, Value) and self._differs(value, other):
+            elif isinstance(value, Value) and differ(value, other, self._clock.ms):
                 differing[name] = value
         return differing, large
-
-    def _differs(self, value: Value, other: Found) -> bool:
-        if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
-            return True
-        return not same(value.kind, value.data, other.data, self._clock.ms)
 
     async def _count_extra(self, names: Sequence[bytes]) -> State:
         return State(extra=(await self._source.have(names)).count(False))

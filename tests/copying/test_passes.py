@@ -11,12 +11,12 @@ import pytest
 from proxy.clock import Clock
 from proxy.copying import passes
 from proxy.copying.passes import Copy
-from proxy.copying.sides import Away, Found, Large, Side
 from proxy.copying.state import State, StateFile
 from proxy.errors import CommandError
 from proxy.glob import Glob
 from proxy.keyspace import STRING
 from proxy.moves import Value
+from proxy.sides import Away, Found, Large, Side
 
 pytestmark = pytest.mark.once  # it is not compiled
 

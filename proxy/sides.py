@@ -1,4 +1,5 @@
-"""The ends of a copy: a Redis or a store, whose keys are walked, read, written and removed in batches.
+"""The ends of a copy or a mirror: a Redis or a store, whose keys are walked, read, written and removed in
+batches.
 
 A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it gives the size, and no more.
 """
@@ -12,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
+from proxy.datatypes.compare import same
 from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, UpstreamHome
@@ -109,6 +111,10 @@ class Side(ABC):
         """Put the values there; for each an error, if it is refused."""
         return await together(fate(self.place(name).write(value, True)) for name, value in values.items())
 
+    async def drop(self, names: Sequence[bytes]) -> list[CommandError | bool]:
+        """Remove the keys, whatever they hold; for each whether it was there, or the error that it got."""
+        return await together(fate(self.place(name).drop()) for name in names)
+
     def place(self, name: bytes) -> Place:
         """One key, for steps of its own; see ``fate``."""
         return Place(self._route, self.db, name, blind=True)
@@ -139,7 +145,7 @@ class RedisSide(Side):
 
     async def read(self, names: Sequence[bytes]) -> list[Found]:
         limit = b"%d" % SMALL
-        ask = [fate(self._redis.call(self.db, [b"EVAL", READ_SMALL, b"1", name, limit])) for name in names]
+        ask = [fate(self._redis.call(self.db, [b"EVAL_RO", READ_SMALL, b"1", name, limit])) for name in names]
         found: list[Found] = []
         for name, reply in zip(names, await together(ask), strict=True):
             await asyncio.sleep(0)  # large ones take their time, and whoever stops the copy is not to wait
@@ -219,6 +225,18 @@ class StoreSide(Side):
     async def _load_part(self, names: Sequence[bytes], want: Want) -> list[Loaded]:
         async with self._slots:
             return await self._own(self._store.load([Key(self.db, name) for name in names], want))
+
+
+def side_of(home: ColdHome | UpstreamHome, db: int) -> Side:
+    """A backend's keys of one database."""
+    return RedisSide(home, db) if isinstance(home, UpstreamHome) else StoreSide(home, db)
+
+
+def differ(value: Value, other: Found, now: int) -> bool:
+    """Whether what was found of a key is not ``value`` with its expiry, at ``now`` (ms)."""
+    if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
+        return True
+    return not same(value.kind, value.data, other.data, now)
 
 
 async def fate(request: Awaitable[T]) -> T | CommandError:
