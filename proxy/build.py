@@ -24,10 +24,13 @@ from proxy.config import (
     RedisBackend,
     RouteConfig,
     S3Backend,
+    in_backend,
 )
 from proxy.config import MemoryBackend as MemoryConfig
+from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
+from proxy.mirror import Mirror, Mirrors
 from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
@@ -48,6 +51,26 @@ def build_router(
             else:
                 homes[route.backend] = _home(config, backend, clock, cache, events)
     return Router([_route(route, homes[route.backend]) for route in config.routes])
+
+
+def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[bytes, CommandSpec]) -> Mirrors:
+    """The mirrors of all routes; nothing is opened yet.
+
+    A second backend has a home of its own, even where routes lead to it: neither holds up the other, and what
+    is put there for a mirror is no change of any client's key.
+    """
+    targets: dict[str, ColdHome | UpstreamHome] = {}
+    mirrors: dict[bytes, Mirror | None] = {}
+    for route, settings in ((router.find(each.prefix), each.mirror) for each in config.routes):
+        mirrors[route.prefix] = None
+        if settings is not None:
+            name = settings.backend
+            if name not in targets:
+                [home] = build_router(in_backend(config, name), clock, NearCache(0), Events(), table).homes
+                assert isinstance(home, (ColdHome, UpstreamHome))
+                targets[name] = home
+            mirrors[route.prefix] = Mirror(route, targets[name], settings, clock)
+    return Mirrors(mirrors, targets)
 
 
 def _route(route: RouteConfig, home: Home) -> Route:

@@ -16,6 +16,7 @@ from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
+from proxy.observing import Observation, ObservedDedicated, ObservedLane
 from proxy.resp import Reply, encode_command
 from proxy.router import MEMORY, UPSTREAM, Home
 from proxy.tier import Tier
@@ -146,6 +147,7 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.observation: Observation | None = None  # where somebody wants to know what is done with keys
         self._tracker: Tracker | None = None
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
@@ -221,13 +223,17 @@ class UpstreamHome(Home):
         lane = self.upstream.lane(db, proto)
         if self.near is not None:
             lane = NearLane(lane, self.near, place)
+        if self.observation is not None:
+            lane = ObservedLane(lane, self.observation, db)
         self.lanes[place] = lane
         return lane
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""
-        own = await answered(self.name, self.upstream.dedicated(db, proto, patient))
-        return own if self.near is None else NearDedicated(own, self.near)
+        own: Dedicated = await answered(self.name, self.upstream.dedicated(db, proto, patient))
+        if self.near is not None:
+            own = NearDedicated(own, self.near)
+        return own if self.observation is None else ObservedDedicated(own, self.observation)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
         """One command and its parsed reply; raises CommandError, for a lost backend too."""
@@ -240,6 +246,8 @@ class UpstreamHome(Home):
         finally:
             if planned is not None:
                 planned.release()
+            if self.observation is not None:
+                self.observation.called(db, argv)
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -14,6 +14,7 @@ from typing import Final
 from backends.base import KeyInfo
 from proxy.errors import cross_tier, no_functions
 from proxy.keyspace import KeyPolicy, Keyspace
+from proxy.observing import Observer
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX
 from proxy.tally import Load, Tally
@@ -22,6 +23,8 @@ from proxy.tally import Load, Tally
 MEMORY: Final = 0
 COLD: Final = 1
 UPSTREAM: Final = 2
+# A value of Route.way.
+APART: Final = -1
 
 
 class Home:
@@ -86,6 +89,9 @@ class Route:
         self.prefix: bytes = prefix
         self.home: Home = home
         self.kind: int = home.kind
+        # What the fast path goes by: the kind, or APART where each command takes the slow path.
+        self.way: int = home.kind
+        self.observer: Observer | None = None  # is told which keys are read, where the way is APART
         self.policy: KeyPolicy = policy
         # Whether requests must be looked through for what an upstream would take and the route does not.
         self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
@@ -102,9 +108,17 @@ class Router:
         self.routes: list[Route] = sorted(routes, key=lambda route: route.prefix)
         self.map: PrefixMap[Route] = PrefixMap((route.prefix, route) for route in routes)
         self.homes: list[Home] = list(dict.fromkeys(route.home for route in self.routes))
+        self.observed: bool = False  # whether any route has an observer
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)
+
+    def observe(self, route: Route, observer: Observer) -> None:
+        """Have somebody told which keys of a route are read; of those on a Redis its lanes tell."""
+        if route.kind != UPSTREAM:
+            route.observer = observer
+            route.way = APART
+            self.observed = True
 
     def of_home(self, home: Home) -> list[Route]:
         return [route for route in self.routes if route.home is home]

@@ -32,6 +32,7 @@ from proxy.commands.spec import (
     NO_MANDATORY_KEYS,
     NO_MULTI,
     PUBSUB,
+    READONLY,
     WRITE,
     CommandSpec,
     InvalidKeys,
@@ -45,7 +46,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import check_size
 from proxy.monitor import Monitors
 from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple
-from proxy.router import COLD, UPSTREAM, Route, Router
+from proxy.router import APART, COLD, UPSTREAM, Route, Router
 from proxy.scheduler import Scheduler
 from proxy.session import (
     HELD_BARRIER,
@@ -288,6 +289,9 @@ class SlowPath:
         if not names:
             self._without_keys(s, spec, argv)
             return
+        if self._router.observed and spec.flags & READONLY:
+            for name in names:
+                self._tell_read(s.db, name)
         route = self._router.find(names[0])
         home = route.home
         patterns = spec.patterns(argv) if spec.patterns is not None else []
@@ -352,6 +356,11 @@ class SlowPath:
             self._fast.park(s, argv, HELD_ORDER)
         else:
             self._fast.at_once(s, spec, argv, route)
+
+    def _tell_read(self, db: int, name: bytes) -> None:
+        route = self._router.find(name)
+        if route.way == APART and route.observer is not None:
+            route.observer.read(db, name)
 
     def _block(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]) -> None:
         """A command that may wait for one of its keys to be written."""
