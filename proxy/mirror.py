@@ -154,8 +154,8 @@ class Mirror:
         self._ends: dict[int, tuple[Source, Side]] = {}  # by database
         self._changed = Queue()
         self._large = Queue()  # those whose values are copied one by one
-        self._copying: set[Where] = set()
-        self._alone: Where | None = None  # the large one among them
+        self._batch: set[Where] = set()  # taken from the one queue, and being copied
+        self._alone: set[Where] = set()  # the same of the other: one key at most
         self._took = 0.0  # seconds for which the first backend read its value
         self._tried = asyncio.Event()  # set when a batch was copied, or could not be
         self._life: str | None = None  # of the first backend, once it is known
@@ -174,7 +174,7 @@ class Mirror:
     @property
     def pending(self) -> int:
         """Keys in which the second backend may lag."""
-        return len(self._changed) + len(self._large) + len(self._copying)
+        return len(self._changed) + len(self._large) + len(self._batch) + len(self._alone)
 
     def figures(self) -> dict[str, int]:
         """What INFO and TIER ROUTES show, by name."""
@@ -239,20 +239,18 @@ class Mirror:
                 await asyncio.sleep(GATHER)
             batch: list[Where] = []
             for where in self._changed.take(BATCH):
-                if where == self._alone:  # an older value must not come after a newer one
+                if where in self._alone:  # an older value must not come after a newer one
                     self._large.add(where)
                 else:
                     batch.append(where)
-            pause = PAUSE_MIN if await self._try(batch, self._changed) else await self._wait(pause)
+            done = await self._try(batch, self._batch, self._changed)
+            pause = PAUSE_MIN if done else await self._wait(pause)
 
     async def _copy_large(self) -> None:
         pause = PAUSE_MIN
         while True:
             await self._large.filled.wait()
-            batch = self._large.take(1)
-            self._alone = batch[0]
-            done = await self._try(batch, self._large)
-            self._alone = None
+            done = await self._try(self._large.take(1), self._alone, self._large)
             pause = PAUSE_MIN if done else await self._wait(pause)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), REST * self._took)
@@ -262,9 +260,12 @@ class Mirror:
         await asyncio.sleep(pause)
         return min(2 * pause, PAUSE_MAX)
 
-    async def _try(self, batch: list[Where], queue: Queue) -> bool:
-        """Copy keys that were taken from a queue; where that can't be done now, they are in it again."""
-        self._copying.update(batch)
+    async def _try(self, batch: list[Where], at_work: set[Where], queue: Queue) -> bool:
+        """Copy keys that were taken from a queue, ``at_work`` for so long.
+
+        Where that can't be done now, they are in the queue again.
+        """
+        at_work.update(batch)
         try:
             for db, names in _by_database(batch).items():
                 await self._copy(db, names, queue is self._large)
@@ -278,7 +279,7 @@ class Mirror:
             log.exception("%s: %d keys", self.title, len(batch))
             self.dropped += len(batch)
         finally:
-            self._copying.difference_update(batch)
+            at_work.clear()
             self._tried.set()
         self.away = ""
         return True
@@ -293,13 +294,14 @@ class Mirror:
         source, target = self._ends_of(db)
         if self._life is None:
             self._life = await source.life()
+        read = source.read_whole if whole else source.read
         began = asyncio.get_running_loop().time()
-        found = await (source.read_whole if whole else source.read)(names)
+        found = dict(zip(names, await read(names), strict=True))
         if whole:
             self._took = asyncio.get_running_loop().time() - began
         values: dict[bytes, Value] = {}
         gone: list[bytes] = []
-        for name, value in zip(names, found, strict=True):
+        for name, value in found.items():
             if isinstance(value, Large):
                 self._large.add((db, name))
             elif isinstance(value, CommandError):
@@ -308,36 +310,32 @@ class Mirror:
                 gone.append(name)
             else:
                 values[name] = value
-                self._maybe_lost.discard((db, name))
-        if gone:
-            gone = await self._removed(db, gone, source)
+        lost = await self._maybe_lost_of(db, gone, source) if gone else []
+        gone = [name for name in gone if name not in lost]
         results = await target.write(values) + await target.drop(gone)
-        for name, result in zip([*values, *gone], results, strict=True):
+        for name in lost:
+            self.drop(f"'{quote(name)}' was removed, or lost when '{self.route.home.name}' began anew")
+        self._maybe_lost.difference_update((db, name) for name in names)
+        done = [*values, *gone]
+        for name, result in zip(done, results, strict=True):
             if isinstance(result, CommandError):
                 self._refuse(name, result)
             else:
                 self.copied += 1
                 self.read(db, name)
+        if not isinstance(source, MemorySource):
+            # Another proxy may have mirrored a newer value before this one came there.
+            for name, value in zip(done, await read(done), strict=True):
+                if value != found[name]:
+                    self._changed.add((db, name))
 
-    async def _removed(self, db: int, gone: list[bytes], source: Source) -> list[bytes]:
-        """Which of the keys that the first backend has not were removed there, and not lost.
-
-        Of what waited while it was started anew, or another took over, that can't be told.
-        """
+    async def _maybe_lost_of(self, db: int, gone: list[bytes], source: Source) -> list[bytes]:
+        """Which of the keys that the first backend has not it may have lost, and nobody removed them."""
         life = await source.life()
-        if life != self._life:
+        if life != self._life:  # it was started anew, or another took over, while these waited
             self._life = life
-            self._maybe_lost.update(self._changed, self._large, self._copying)
-        removed: list[bytes] = []
-        for name in gone:
-            if (db, name) in self._maybe_lost:
-                self._maybe_lost.remove((db, name))
-                self.drop(
-                    f"'{quote(name)}' may have been removed, or lost when '{self.route.home.name}' began anew"
-                )
-            else:
-                removed.append(name)
-        return removed
+            self._maybe_lost.update(self._changed, self._large, self._batch, self._alone)
+        return [name for name in gone if (db, name) in self._maybe_lost]
 
     def _ends_of(self, db: int) -> tuple[Source, Side]:
         """Both backends' keys of a database; raises Away."""
@@ -392,7 +390,7 @@ class Mirror:
         self._suspects.clear()
 
     def _lags(self, where: Where) -> bool:
-        return where in self._changed or where in self._large or where in self._copying
+        return any(where in keys for keys in (self._changed, self._large, self._batch, self._alone))
 
     async def _differing(self, db: int, names: list[bytes]) -> dict[bytes, str]:
         """Which keys differ, and how; those that are large, or that the first can't give, are left out."""

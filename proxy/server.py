@@ -416,10 +416,11 @@ class RedtierServer(Server):
 
     async def flush(self, db: int | None) -> Reply:
         try:
+            self.walks.check_flushable()
+            self.mirrors.replaced("FLUSHALL" if db is None else "FLUSHDB")  # even if it is done in part
             return await self.walks.flush(db)
-        finally:  # it may have been done in part
+        finally:
             self.tracking.flushed()
-            self.mirrors.replaced("FLUSHALL" if db is None else "FLUSHDB")
 
     async def after(self, ms: int, reply: Reply) -> Reply:
         await asyncio.sleep(ms / 1000)

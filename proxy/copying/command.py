@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +31,7 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.nearcache import NearCache
 from proxy.options import or_known, shown
+from proxy.prefixes import PrefixMap
 from proxy.sides import Away, Side, side_of
 
 # How long connections are given to close in good order when the copy is told to stop.
@@ -109,7 +110,16 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
     source = _side(_reading(config, order), order.db, clock)
     target = _side(in_backend(config, order.target), order.db, clock)
     copy = Copy(
-        source, target, Glob(order.match), state or State(), file, shows, clock, order.rate, order.remove
+        source,
+        target,
+        Glob(order.match),
+        state or State(),
+        file,
+        shows,
+        clock,
+        mirrored(config, order),
+        order.rate,
+        order.remove,
     )
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[int] = loop.create_future()
@@ -157,7 +167,9 @@ async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile
 def report(state: State, order: Order, equal: bool) -> int:
     """Tell how a copy ended; the exit code."""
     if equal and not state.refused:
-        print(f"{state.compared:,} keys of {order.source} are the same in {order.target}")
+        print(f"{state.compared - state.moving:,} keys of {order.source} are the same in {order.target}")
+        if state.moving:
+            print(f"{state.moving:,} more are being written all the time, and are mirrored")
     if state.refused:
         _say(f"{state.refused:,} keys could not be copied, among them:")
         for line in state.refusals:
@@ -183,6 +195,19 @@ def _reading(config: Config, order: Order) -> Config:
     cold = config.backends[order.source].cold
     options = {"cache": False, "max_value": HOT_ROUTE["max_value"]} if cold else HOT_ROUTE
     return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
+
+
+def mirrored(config: Config, order: Order) -> Callable[[bytes], bool]:
+    """Tells of a key whether its route mirrors its writes from the one backend to the other."""
+    routes = PrefixMap((route.prefix, _mirrors(route, order)) for route in config.routes)
+    return routes.find
+
+
+def _mirrors(route: RouteConfig, order: Order) -> bool:
+    mirror = route.mirror
+    if mirror is None or mirror.percent < 100:
+        return False
+    return (route.backend, mirror.backend) == (order.source, order.target)
 
 
 def _side(config: Config, db: int, clock: Clock) -> Side:
