@@ -397,7 +397,6 @@ class Mirror:
         found: dict[bytes, str] = {}
         pairs = await together(end.read(names) for end in self._ends_of(db))
         for name, value, other in zip(names, *pairs, strict=True):
-            await asyncio.sleep(0)  # large ones take their time
             if isinstance(value, (Large, CommandError)) or isinstance(other, Large):
                 continue
             if value is None:

@@ -25,6 +25,8 @@ from proxy.router import Route
 T = TypeVar("T")
 
 SMALL: Final = 64 * 1024  # bytes
+# Bytes of dumps that are read in one go.
+SLICE: Final = 16 * 1024
 # What one pass over a backend asks of it at once, in keys.
 PAGE: Final = 1000
 
@@ -147,8 +149,13 @@ class RedisSide(Side):
         limit = b"%d" % SMALL
         ask = [fate(self._redis.call(self.db, [b"EVAL_RO", READ_SMALL, b"1", name, limit])) for name in names]
         found: list[Found] = []
+        handled = 0  # bytes since others had a turn: large ones take their time
         for name, reply in zip(names, await together(ask), strict=True):
-            await asyncio.sleep(0)  # large ones take their time, and whoever stops the copy is not to wait
+            if isinstance(reply, list) and isinstance(reply[1], bytes):
+                handled += len(reply[1])
+            if handled >= SLICE:
+                handled = 0
+                await asyncio.sleep(0)
             found.append(self._found(name, reply))
         return found
 

@@ -29,6 +29,7 @@ from proxy.config import (
     TlsConfig,
     default_config,
     describe,
+    in_backend,
     load,
     parse,
 )
@@ -831,3 +832,37 @@ def test_routes_are_described_as_an_aligned_table() -> None:
         '""       hot      memory  no        0    512mb      none         none',
         '"long:"  cold     sqlite  yes, 90s  7d   64mb       zstd 3       sha256',
     ]
+
+
+def test_mirrors_are_described_where_there_are_any() -> None:
+    text = BASE + '[[routes]]\nprefix = "a:"\nbackend = "up"\nmirror = { backend = "cold", percent = 5 }\n'
+    assert list(describe(parse(text, "r.toml"))) == [
+        "prefix  backend  type    cache  ttl  max_value  compression  integrity  mirror",
+        '""      hot      memory  no     0    512mb      none         none       no',
+        '"a:"    up       redis   no     0    512mb      none         none       cold, 5 %',
+    ]
+
+
+def test_a_mirror_s_keys_are_sealed_as_their_route_says_if_that_seals() -> None:
+    text = (
+        BASE
+        + """
+    [backends.other]
+    type = "sqlite"
+    path = "other.db"
+    [[routes]]
+    prefix = "a:"
+    backend = "cold"
+    compression = "none"
+    ttl = "1h"
+    mirror = { backend = "other" }
+    [[routes]]
+    prefix = "b:"
+    backend = "up"
+    mirror = { backend = "other" }
+    """
+    )
+    hot, sealed, forwarded = in_backend(parse(text, "r.toml"), "other").routes
+    assert {route.backend for route in (hot, sealed, forwarded)} == {"other"}
+    assert (sealed.compression, sealed.ttl, sealed.cache, sealed.mirror) == ("none", 0, False, None)
+    assert (forwarded.compression, forwarded.max_value) == ("zstd", 64 << 20)

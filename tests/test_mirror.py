@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,15 @@ import redis
 from tests.copies import DEBUG, Copies, change, facts
 from tests.rawclient import RawClient
 from tests.s3 import place
-from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer, Server, wait_until
+from tests.servers import (
+    MotoServer,
+    PostgresServer,
+    RedisServer,
+    RedtierServer,
+    Server,
+    free_port,
+    wait_until,
+)
 
 Tables = Mapping[str, Mapping[str, Any]]
 
@@ -365,6 +374,30 @@ def test_a_part_of_the_keys_is_mirrored_always_or_never(exit_stack: ExitStack) -
     with two.second.client() as second:
         assert 200 < second.dbsize() < 400
         assert set(second.mget(second.keys())) == {b"2"}
+
+
+def test_its_figures_are_told_in_three_places(exit_stack: ExitStack) -> None:
+    first, second = (exit_stack.enter_context(RedisServer()) for _ in range(2))
+    port = free_port()
+    config = toml({"one": upstream(first), "two": upstream(second)}, {"": ("one", "two", ", percent = 99")})
+    config = config.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
+    with RedtierServer(config) as server, server.client(protocol=3, decode_responses=True) as client:
+        client.mset({f"k{number}": number for number in range(10)})
+        wait_settled(client)
+        figures = mirror(client)
+        assert (figures["backend"], figures["state"], figures["copied"]) == ("two", "up", 10)
+        [route] = client.execute_command("TIER ROUTES")
+        told = route["mirror"]
+        assert told == {name: told[name] for name in ("type", "percent", "compare")} | {
+            name: figures[name] for name in told if name in figures
+        }
+        assert (told["type"], told["percent"], told["compare"]) == ("redis", 99, 1)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+            metrics = reply.read().decode()
+        for name in ("copied_total", "dropped_total", "refused_total", "compared_total", "differences_total"):
+            value = figures[name.removesuffix("_total")]
+            assert f'redtier_mirror_{name}{{backend="two",route="*"}} {value}.0' in metrics
+        assert 'redtier_mirror_pending{backend="two",route="*"} 0.0' in metrics
 
 
 # Comparing
