@@ -57,20 +57,25 @@ def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[byte
     """The mirrors of all routes; nothing is opened yet.
 
     A second backend has a home of its own, even where routes lead to it: neither holds up the other, and what
-    is put there for a mirror is no change of any client's key.
+    is put there for a mirror is no change of any client's key.  So has a first one that is a Redis, since
+    large values would hold up the replies behind them on a lane.
     """
-    targets: dict[str, ColdHome | UpstreamHome] = {}
+    own: dict[str, Home] = {}
+
+    def apart(name: str) -> Home:
+        if name not in own:
+            [own[name]] = build_router(in_backend(config, name), clock, NearCache(0), Events(), table).homes
+        return own[name]
+
     mirrors: dict[bytes, Mirror | None] = {}
     for route, settings in ((router.find(each.prefix), each.mirror) for each in config.routes):
         mirrors[route.prefix] = None
         if settings is not None:
-            name = settings.backend
-            if name not in targets:
-                [home] = build_router(in_backend(config, name), clock, NearCache(0), Events(), table).homes
-                assert isinstance(home, (ColdHome, UpstreamHome))
-                targets[name] = home
-            mirrors[route.prefix] = Mirror(route, targets[name], settings, clock)
-    return Mirrors(mirrors, targets)
+            source = apart(route.home.name) if isinstance(route.home, UpstreamHome) else route.home
+            target = apart(settings.backend)
+            assert isinstance(target, (ColdHome, UpstreamHome))
+            mirrors[route.prefix] = Mirror(route, source, target, settings, clock)
+    return Mirrors(mirrors)
 
 
 def _route(route: RouteConfig, home: Home) -> Route:

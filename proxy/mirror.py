@@ -34,7 +34,7 @@ from proxy.lru import entry_size
 from proxy.moves import Value
 from proxy.observing import Observation, Observer
 from proxy.prefixes import PrefixMap
-from proxy.router import Route, Router
+from proxy.router import Home, Route, Router
 from proxy.sides import SMALL, Away, Found, Large, Side, differ, side_of, together
 
 log = logging.getLogger("redtier.mirror")
@@ -50,6 +50,7 @@ PAUSE_MIN, PAUSE_MAX = 0.1, 2.0  # seconds between two tries while a backend can
 COMPARE_EVERY: Final = 1.0  # seconds
 # How long a write that one of two looks has seen may take to be told of.
 SETTLE: Final = 0.2  # seconds
+CLOCKS_APART: Final = 5_000  # ms, at most, of redtier and the backends
 
 
 class Source(Protocol):
@@ -138,12 +139,18 @@ class Queue:
 
 
 class Mirror:
-    """One route's keys in a second backend, ``target``."""
+    """One route's keys in a second backend, ``target``, brought there from ``source``, the route's own."""
 
     def __init__(
-        self, route: Route, target: ColdHome | UpstreamHome, settings: MirrorConfig, clock: Clock
+        self,
+        route: Route,
+        source: Home,
+        target: ColdHome | UpstreamHome,
+        settings: MirrorConfig,
+        clock: Clock,
     ) -> None:
         self.route = route
+        self.source = source
         self.target = target
         self.settings = settings
         self.title = f"mirror of '{quote(route.prefix)}*' in '{target.name}'"  # for the log
@@ -156,7 +163,7 @@ class Mirror:
         self._large = Queue()  # those whose values are copied one by one
         self._batch: set[Where] = set()  # taken from the one queue, and being copied
         self._alone: set[Where] = set()  # the same of the other: one key at most
-        self._took = 0.0  # seconds for which the first backend read its value
+        self._took = 0.0  # seconds for which the first backend was reading its value
         self._tried = asyncio.Event()  # set when a batch was copied, or could not be
         self._life: str | None = None  # of the first backend, once it is known
         self._maybe_lost: set[Where] = set()  # what waited when that had become another
@@ -250,6 +257,7 @@ class Mirror:
         pause = PAUSE_MIN
         while True:
             await self._large.filled.wait()
+            self._took = 0.0
             done = await self._try(self._large.take(1), self._alone, self._large)
             pause = PAUSE_MIN if done else await self._wait(pause)
             with suppress(TimeoutError):
@@ -278,6 +286,7 @@ class Mirror:
         except Exception:  # a fault of ours: the others are to be mirrored all the same
             log.exception("%s: %d keys", self.title, len(batch))
             self.dropped += len(batch)
+            self._maybe_lost.difference_update(batch)
         finally:
             at_work.clear()
             self._tried.set()
@@ -294,11 +303,7 @@ class Mirror:
         source, target = self._ends_of(db)
         if self._life is None:
             self._life = await source.life()
-        read = source.read_whole if whole else source.read
-        began = asyncio.get_running_loop().time()
-        found = dict(zip(names, await read(names), strict=True))
-        if whole:
-            self._took = asyncio.get_running_loop().time() - began
+        found = dict(zip(names, await self._read(source, names, whole), strict=True))
         values: dict[bytes, Value] = {}
         gone: list[bytes] = []
         for name, value in found.items():
@@ -325,9 +330,21 @@ class Mirror:
                 self.read(db, name)
         if not isinstance(source, MemorySource):
             # Another proxy may have mirrored a newer value before this one came there.
-            for name, value in zip(done, await read(done), strict=True):
-                if value != found[name]:
+            again = await self._read(source, done, whole)
+            for name, now in zip(done, again, strict=True):
+                before = found[name]
+                if differ(before, now, self._clock.ms) if isinstance(before, Value) else now is not None:
                     self._changed.add((db, name))
+
+    async def _read(self, source: Source, names: list[bytes], whole: bool) -> list[Found]:
+        if not whole:
+            return await source.read(names)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            return await source.read_whole(names)
+        finally:  # a value that is too large to be read in time is asked for as seldom
+            self._took += loop.time() - began
 
     async def _maybe_lost_of(self, db: int, gone: list[bytes], source: Source) -> list[bytes]:
         """Which of the keys that the first backend has not it may have lost, and nobody removed them."""
@@ -339,15 +356,14 @@ class Mirror:
 
     def _ends_of(self, db: int) -> tuple[Source, Side]:
         """Both backends' keys of a database; raises Away."""
-        home = self.route.home
-        for each in (home, self.target):
-            if each.down:
-                raise Away(f"backend '{each.name}': {each.down}")
+        for home in (self.route.home, self.target):
+            if home.down:
+                raise Away(f"backend '{home.name}': {home.down}")
         ends = self._ends.get(db)
         if ends is None:
             source: Source
-            if isinstance(home, (ColdHome, UpstreamHome)):
-                source = side_of(home, db)
+            if isinstance(self.source, (ColdHome, UpstreamHome)):
+                source = side_of(self.source, db)
             else:
                 source = MemorySource(self.route, db)
             ends = self._ends[db] = (source, side_of(self.target, db))
@@ -399,6 +415,8 @@ class Mirror:
         for name, value, other in zip(names, *pairs, strict=True):
             if isinstance(value, (Large, CommandError)) or isinstance(other, Large):
                 continue
+            if self._expires(value) or self._expires(other):
+                continue
             if value is None:
                 if other is not None:
                     found[name] = f"is there, and not in '{self.route.home.name}'"
@@ -410,15 +428,19 @@ class Mirror:
                 found[name] = "has another value, or another expiry"
         return found
 
+    def _expires(self, found: Found) -> bool:
+        """Whether a key is about to go, and may be gone by the clock of one of the two."""
+        return isinstance(found, Value) and 0 < found.expire_at <= self._clock.ms + CLOCKS_APART
+
 
 class Mirrors(Observer):
-    """All mirrors, ``routes`` by their prefixes, and the second backends."""
+    """All mirrors, by the prefixes of their routes."""
 
-    def __init__(
-        self, mirrors: Mapping[bytes, Mirror | None], targets: Mapping[str, ColdHome | UpstreamHome]
-    ) -> None:
+    def __init__(self, mirrors: Mapping[bytes, Mirror | None]) -> None:
         self.all = [mirror for mirror in mirrors.values() if mirror is not None]
-        self.targets = targets
+        self.targets = list(dict.fromkeys(mirror.target for mirror in self.all))
+        own = [mirror.source for mirror in self.all if mirror.source is not mirror.route.home]
+        self.homes: list[Home] = list(dict.fromkeys([*self.targets, *own]))  # of mirrors alone
         self._map: PrefixMap[Mirror | None] = PrefixMap(mirrors.items())
 
     def attach(self, router: Router, events: Events, table: dict[bytes, CommandSpec]) -> None:

@@ -145,8 +145,10 @@ class Observed(Waiter):
         return self._waiter.retry()
 
     def done(self, wire: bytes, failed: int) -> None:
-        self._use.tell(self._observation.observer, self._observation.backend)
-        self._waiter.done(wire, failed)
+        try:
+            self._use.tell(self._observation.observer, self._observation.backend)
+        finally:
+            self._waiter.done(wire, failed)
 
     def resolve(self, reply: object) -> None:
         raise TypeError("a lane answers in frames")

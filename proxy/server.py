@@ -170,7 +170,7 @@ class RedtierServer(Server):
         http = self.config.http.listen
         http_socket = None if http is None else bind_http(http)
         await self._open_homes()
-        for home in self.mirrors.targets.values():  # nobody waits for them
+        for home in self.mirrors.targets:  # nobody waits for them
             self._spawn(self._open_target(home))
         self.mirrors.start(self._spawn)
         settings = self.config.server
@@ -215,7 +215,7 @@ class RedtierServer(Server):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         patience = max(1.0, deadline - time.monotonic())
-        homes = [*self.homes.values(), *self.mirrors.targets.values()]
+        homes = [*self.homes.values(), *self.mirrors.homes]
         await asyncio.gather(*[self._close(home, patience) for home in homes])
 
     async def _close(self, home: Home, patience: float) -> None:

@@ -188,16 +188,18 @@ def test_however_it_is_written(pairs: Pairs, prefix: str, lines: list[str]) -> N
         third.delete(f"{prefix}b")
 
 
-def test_move_and_copy_reach_another_database_of_the_second_too(pairs: Pairs) -> None:
+@pytest.mark.parametrize("prefix", ["rr:", ""], ids=["redis", "memory"])
+def test_move_and_copy_reach_another_database_of_the_second_too(pairs: Pairs, prefix: str) -> None:
     client = pairs.client
-    client.mset({"rr:a": 1, "rr:b": 2})
-    client.move("rr:a", 5)
-    client.copy("rr:b", "rr:c", destination_db=5)
+    a, b, c = (f"{prefix}{letter}" for letter in "abc")
+    client.mset({a: 1, b: 2})
+    client.delete(c)
+    client.move(a, 5)
+    client.copy(b, c, destination_db=5)
     wait_settled(client)
-    with pairs.spare.client(db=5) as fifth:
-        assert (fifth.get("rr:a"), fifth.get("rr:b"), fifth.get("rr:c")) == (b"1", None, b"2")
-    with pairs.spare.client() as spare:
-        assert (spare.get("rr:a"), spare.get("rr:b"), spare.get("rr:c")) == (None, b"2", None)
+    with pairs.spare.client(db=5) as fifth, pairs.spare.client() as spare:
+        assert (fifth.get(a), fifth.get(b), fifth.get(c)) == (b"1", None, b"2")
+        assert (spare.get(a), spare.get(b), spare.get(c)) == (None, b"2", None)
 
 
 @pytest.mark.parametrize("prefix", ["rr:", "rp:", "mq:", "qs:"])
@@ -398,6 +400,31 @@ def test_its_figures_are_told_in_three_places(exit_stack: ExitStack) -> None:
             value = figures[name.removesuffix("_total")]
             assert f'redtier_mirror_{name}{{backend="two",route="*"}} {value}.0' in metrics
         assert 'redtier_mirror_pending{backend="two",route="*"} 0.0' in metrics
+
+
+def test_two_redtiers_that_mirror_the_same_keys_leave_the_last_value(exit_stack: ExitStack) -> None:
+    two = Two(exit_stack)
+    other = exit_stack.enter_context(RedtierServer(two.server.config))
+
+    def write(port: int, seed: int) -> None:
+        made = random.Random(seed)
+        with redis.Redis(port=port) as client:
+            for number in range(2000):
+                name = f"k{made.randrange(5)}"
+                if number % 7:
+                    client.append(name, "x")
+                else:
+                    client.delete(name)
+
+    ports = (two.server.port, other.port)
+    writers = [threading.Thread(target=write, args=each) for each in zip(ports, (1, 2), strict=True)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(30)
+    with other.client() as client:
+        wait_until(lambda: not mirror(two.client)["pending"] and not mirror(client)["pending"])
+    assert two.equal()
 
 
 # Comparing
