@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from tests.copies import DEBUG, Copies, change, facts
+from tests.faultproxy import Direction, FaultProxy
 from tests.rawclient import RawClient
 from tests.s3 import place
 from tests.servers import (
@@ -402,29 +403,32 @@ def test_its_figures_are_told_in_three_places(exit_stack: ExitStack) -> None:
         assert 'redtier_mirror_pending{backend="two",route="*"} 0.0' in metrics
 
 
-def test_two_redtiers_that_mirror_the_same_keys_leave_the_last_value(exit_stack: ExitStack) -> None:
-    two = Two(exit_stack)
-    other = exit_stack.enter_context(RedtierServer(two.server.config))
-
-    def write(port: int, seed: int) -> None:
-        made = random.Random(seed)
-        with redis.Redis(port=port) as client:
-            for number in range(2000):
-                name = f"k{made.randrange(5)}"
-                if number % 7:
-                    client.append(name, "x")
-                else:
-                    client.delete(name)
-
-    ports = (two.server.port, other.port)
-    writers = [threading.Thread(target=write, args=each) for each in zip(ports, (1, 2), strict=True)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join(30)
-    with other.client() as client:
-        wait_until(lambda: not mirror(two.client)["pending"] and not mirror(client)["pending"])
-    assert two.equal()
+def test_an_old_value_that_comes_late_does_not_stay(exit_stack: ExitStack) -> None:
+    """Of two redtiers that mirror the same keys, one is slow to reach the second backend."""
+    first, second = (exit_stack.enter_context(RedisServer()) for _ in range(2))
+    relay = exit_stack.enter_context(FaultProxy(second.port))
+    slow_way = {"type": "redis", "url": f"redis://127.0.0.1:{relay.port}"}
+    backends = {"one": upstream(first), "two": upstream(second), "far": slow_way}
+    more = ", compare = false"  # so that nothing else is on its way
+    slow, quick = (
+        exit_stack.enter_context(RedtierServer(toml(backends, {"": ("one", name, more)})))
+        for name in ("far", "two")
+    )
+    with slow.client() as late, quick.client() as early, second.client() as there:
+        for name in ("k", "gone"):
+            late.set(name, 0)
+        wait_settled(late)
+        relay.stall(Direction.UP)
+        late.set("k", 1)
+        late.set("gone", 1)
+        wait_until(lambda: relay.held(Direction.UP))
+        early.set("k", 2)
+        early.delete("gone")
+        wait_settled(early)
+        assert (there.get("k"), there.get("gone")) == (b"2", None)
+        relay.resume(Direction.UP)
+        wait_settled(late)
+        assert (there.get("k"), there.get("gone")) == (b"2", None)
 
 
 # Comparing
