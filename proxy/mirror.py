@@ -447,12 +447,14 @@ class Mirrors(Observer):
         """Have told what is done with keys: what changes in memory and in stores, what a Redis is asked."""
         for mirror in self.all:
             home = mirror.route.home
-            if isinstance(home, UpstreamHome):
-                home.observation = Observation(home.name, table, self)
-            else:
+            if not isinstance(home, UpstreamHome):
                 events.mirror(self.written)
+            elif home.observation is None:
+                home.observation = Observation(home.name, table, self)
             if mirror.settings.compare:
                 router.observe(mirror.route, self)
+                if isinstance(home, UpstreamHome) and home.observation is not None:
+                    home.observation.reads = True
 
     def of(self, route: Route) -> Mirror | None:
         return self._map.find(route.prefix)

@@ -64,6 +64,7 @@ class Observation:
     def __init__(self, backend: str, table: dict[bytes, CommandSpec], observer: Observer) -> None:
         self.backend: str = backend  # its name in the configuration
         self.observer: Observer = observer
+        self.reads: bool = False  # whether it is to hear of those too
         self._table: dict[bytes, CommandSpec] = table
 
     def send(self, lane: Lane, db: int, frames: bytes, waiter: Waiter) -> None:
@@ -97,7 +98,7 @@ class Observation:
         spec = lookup(self._table, argv)
         if spec is None:
             return
-        reads = spec.flags & READONLY != 0
+        reads = self.reads and spec.flags & READONLY != 0
         if not (spec.write or reads) or not (spec.has_keys or spec.upstream):
             return
         if spec.first_key:
