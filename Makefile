@@ -53,6 +53,8 @@ bench: build servers .venv/bench
 	PYTHONPATH=. $(BIN)/python -P -m bench.families
 	PYTHONPATH=. $(BIN)/python -P -m bench.stalls
 	PYTHONPATH=. $(BIN)/python -P -m bench.near
+	PYTHONPATH=. $(BIN)/python -P -m bench.hang
+	PYTHONPATH=. $(BIN)/python -P -m bench.failover
 	PYTHONPATH=. $(BIN)/python -P -m bench.chat
 	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.copy
 

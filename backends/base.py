@@ -20,6 +20,8 @@ from typing import Final, NamedTuple
 
 from mypy_extensions import mypyc_attr
 
+from proxy.slots import key_slot
+
 
 class Key(NamedTuple):
     """A key as a store sees it; the database number is part of it."""
@@ -203,6 +205,7 @@ class Waiter:
 
     def __init__(self, frames: int) -> None:
         self.frames: int = frames  # how many replies are awaited
+        self.step: bool = False  # the requests are MULTI … EXEC, to be run where all their keys are
 
     @abstractmethod
     def done(self, wire: bytes, failed: int) -> None:
@@ -215,6 +218,17 @@ class Waiter:
         Asked when no reply has been handed out.  A second time, it is empty.
         """
         return b""
+
+    def redirected(self) -> None:
+        """Some of the replies will come from another server than was asked."""
+        return
+
+    def alone(self) -> bool:
+        """Whether nothing that the same client sends is executed before this is answered.
+
+        If so, it stays so until then.
+        """
+        return False
 
     @abstractmethod
     def resolve(self, reply: object) -> None:
@@ -230,7 +244,8 @@ class Lane:
         """Send ``waiter.frames`` whole requests, each a non-empty array of bulk strings.
 
         Never blocks and never raises: what can't be sent is answered with errors.  Requests take
-        effect, and are answered, in the order in which they were sent on the lane.
+        effect, and are answered, in the order in which they were sent on the lane; on a cluster's, those for
+        one slot.
         """
 
 
@@ -314,12 +329,17 @@ class Counters(NamedTuple):
     bytes_out: int
 
 
+def total(counters: Sequence[Counters]) -> Counters:
+    return Counters(*[sum(each) for each in zip(*counters, strict=True)])
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Upstream:
     """A Redis that commands are forwarded to."""
 
     name: str  # of the backend in the configuration
     in_flight: int  # replies awaited on all lanes
+    replicas: list[Upstream]  # those that may be read from, once ``find_replicas`` was called
 
     @abstractmethod
     async def open(self) -> None:
@@ -332,6 +352,10 @@ class Upstream:
     @abstractmethod
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the upstream can't serve now."""
+
+    @abstractmethod
+    def find_replicas(self) -> None:
+        """Keep ``replicas`` to those that are there and follow closely, from soon on."""
 
     @abstractmethod
     def lane(self, db: int, proto: int) -> Lane:
@@ -365,4 +389,44 @@ class Upstream:
         """``closed``, ``open`` (nobody tries to connect), or ``half-open`` (somebody finds out)."""
 
     @abstractmethod
+    def occupied(self) -> int:
+        """Connections that one client each has for itself now (``dedicated``)."""
+
+    @abstractmethod
     def counters(self) -> Counters: ...
+
+
+class Redirect(NamedTuple):
+    """Another server of a cluster; with ``asking``, each request must be announced to it by ASKING."""
+
+    server: Upstream
+    asking: bool
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class ClusterUpstream(Upstream):
+    """A Redis Cluster, whose servers are upstreams: ``owners`` by slot, ``primaries`` each of them once.
+
+    ``patience`` is for how many ms a request may be tried again while its slot moves.
+    """
+
+    def __init__(self, owners: list[Upstream], primaries: list[Upstream], patience: int) -> None:
+        self.owners: list[Upstream] = owners
+        self.primaries: list[Upstream] = primaries
+        self.patience: int = patience
+
+    def find(self, key: bytes) -> Upstream:
+        """The server that has a key."""
+        return self.owners[key_slot(key)]
+
+    @abstractmethod
+    def any(self) -> Upstream:
+        """One for what concerns no key, or all: the first that is there."""
+
+    @abstractmethod
+    def address(self, server: Upstream) -> str:
+        """Where one of the servers is, host:port."""
+
+    @abstractmethod
+    def redirect(self, server: Upstream, error: bytes) -> Redirect | None:
+        """Where a request goes on that a server has answered with an error reply; None: nowhere."""

@@ -170,12 +170,64 @@ class RedisLane(Lane):
             _log.exception("backend '%s': a reply could not be handed on", self._upstream.name)
 
 
+class RefusingLane(RedisLane):
+    """Answers every request with an error."""
+
+    def __init__(self, upstream: Upstream, call_soon: CallSoon, error: errors.CommandError) -> None:
+        super().__init__(upstream, 0, call_soon)
+        self._error: errors.CommandError = error
+
+    def flush(self) -> None:
+        self._flush_due = False
+        self._out.clear()
+        refused, self._waiters = self._waiters, []
+        for waiter in refused:
+            self._answer(waiter, self._error.wire * waiter.frames, waiter.frames)
+
+
+class FallbackLane(Lane):
+    """For requests that only read: what ``lane`` can't answer goes to ``other``."""
+
+    def __init__(self, lane: Lane, other: Lane) -> None:
+        self._lane: Lane = lane
+        self._other: Lane = other
+
+    def send(self, frames: bytes, waiter: Waiter) -> None:
+        self._lane.send(frames, Fallback(frames, waiter, self._other))
+
+
+class Fallback(Waiter):
+    def __init__(self, requests: bytes, waiter: Waiter, other: Lane) -> None:
+        super().__init__(waiter.frames)
+        self._requests: bytes = requests
+        self._waiter: Waiter = waiter
+        self._other: Lane = other
+
+    def done(self, wire: bytes, failed: int) -> None:
+        away = (wire.startswith(b"-") or b"\r\n-" in wire) and (
+            b"-LOADING " in wire or b"-MASTERDOWN " in wire
+        )
+        if failed or away:
+            self._other.send(self._requests, self._waiter)
+        else:
+            self._waiter.done(wire, failed)
+
+    def alone(self) -> bool:
+        return self._waiter.alone()
+
+    def resolve(self, reply: object) -> None:
+        raise TypeError("a lane answers in frames")
+
+
 class Call(Waiter):
     """Waits for replies to our own requests: ``replies`` resolves to what ``done`` is given."""
 
     def __init__(self, frames: int, replies: asyncio.Future[tuple[bytes, int]]) -> None:
         super().__init__(frames)
         self.replies: asyncio.Future[tuple[bytes, int]] = replies
+
+    def alone(self) -> bool:
+        return True
 
     def done(self, wire: bytes, failed: int) -> None:
         if not self.replies.done():  # its caller may have been cancelled

@@ -16,9 +16,9 @@ import random
 import socket
 import ssl
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 import hiredis
@@ -33,13 +33,17 @@ from backends.base import (
     Tracker,
     Upstream,
     Waiter,
+    total,
 )
 from backends.breaker import Breaker
 from backends.frames import FramingError
 from backends.lanes import Call, RedisLane
-from backends.topology import Endpoint, Fixed, Sentinels, Service, Topology, parse_url
+from backends.topology import Cluster, Endpoint, Fixed, Sentinels, Service, Topology, parse_url
 from proxy.errors import CommandError
 from proxy.resp import Argv, encode_command
+
+if TYPE_CHECKING:
+    from backends.replicas import Replicas
 
 BACKOFF_MIN: Final = 50  # between the first attempt and the second
 # NATs and load balancers forget what has been silent for some minutes, and say so to nobody.
@@ -68,6 +72,8 @@ class RedisUpstream(Upstream):
     requests in a row that got no answer open the breaker: see ``backends.breaker``.  With ``retry_reads``,
     requests that only read are sent once more where their connection was lost.  ``reply_max`` bounds a reply.
     ``cache_heartbeat`` is how long it may be silent where it tells of changes, before it is taken as lost.
+    ``replica_lag_max`` is how far behind a replica may be that is read from.
+    ``topology`` says where the server is, in the place of ``url``.
 
     Raises ``ValueError`` for the URL and ``StoreError`` for the TLS files.
     """
@@ -91,6 +97,8 @@ class RedisUpstream(Upstream):
         reply_max: int = 64 << 20,
         dedicated_max: int = 1000,
         cache_heartbeat: int = 1000,
+        replica_lag_max: int = 10_000,
+        topology: Topology | None = None,
     ) -> None:
         self.name = name
         self.in_flight = 0
@@ -101,29 +109,39 @@ class RedisUpstream(Upstream):
         self._breaker = Breaker(breaker_failures)
         self.retry_reads = retry_reads
         target = parse_url(url)
+        if isinstance(target, Cluster):
+            raise ValueError("a cluster is more than one server")
         self._user, self._password = target.user, password or target.password
         self._tls = _tls_context(name, tls_ca, tls_cert, tls_key) if target.tls else None
+        self._scheme = "rediss://" if target.tls else "redis://"
+        # Of other servers that go with this one too.
+        self._shared: dict[str, Any] = {
+            "tls_ca": tls_ca,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "connect_timeout": connect_timeout,
+            "timeout": timeout,
+            "backoff_max": backoff_max,
+            "breaker_failures": breaker_failures,
+            "retry_reads": retry_reads,
+            "reply_max": reply_max,
+        }
         self._topology: Topology
         if isinstance(target, Service):
-            scheme = f"{'rediss' if target.tls else 'redis'}://"
-            user = f"{quote(sentinel_user, safe='')}@" if sentinel_user else ""
+            at = f"{self._scheme}{user_part(sentinel_user)}"
             sentinels = [
                 RedisUpstream(
-                    f"{name}, sentinel",
-                    f"{scheme}{user}{address}",
-                    password=sentinel_password,
-                    tls_ca=tls_ca,
-                    tls_cert=tls_cert,
-                    tls_key=tls_key,
-                    connect_timeout=connect_timeout,
-                    timeout=timeout,
-                    backoff_max=backoff_max,
+                    f"{name}, sentinel", f"{at}{address}", password=sentinel_password, **self._shared
                 )
                 for address in target.sentinels
             ]
             self._topology = Sentinels(target, sentinels, self._moved)
         else:
-            self._topology = Fixed(target)
+            self._topology = topology or Fixed(target)
+        self.replicas: list[Upstream] = []
+        self.lost: Callable[[], None] | None = None  # called when a connection is
+        self._replica_lag_max = replica_lag_max
+        self._replicas: Replicas | None = None
         self._links: set[Connection] = set()
         self._attempts: set[asyncio.Timeout] = set()
         self.connect_timeout = connect_timeout
@@ -136,7 +154,7 @@ class RedisUpstream(Upstream):
         self._dedicated_max = dedicated_max
         self._cache_heartbeat = cache_heartbeat
         self._dedicated = 0  # connections that somebody has for himself, or that wait for somebody
-        self._idle: dict[tuple[int, int, bool], list[_Dedicated]] = {}
+        self._idle: dict[tuple[int, int, bool], list[RedisDedicated]] = {}
 
     async def open(self) -> None:
         await self.ping()
@@ -149,6 +167,8 @@ class RedisUpstream(Upstream):
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+        if self._replicas is not None:
+            await self._replicas.close()
         await self._topology.close()
 
     async def ping(self) -> None:
@@ -162,7 +182,7 @@ class RedisUpstream(Upstream):
         lane = self._lanes.get((db, proto))
         if lane is None:
             loop = asyncio.get_running_loop()
-            lane = self._lanes[db, proto] = RedisLane(self, self._reply_max, loop.call_soon)
+            lane = self._lanes[db, proto] = self.new_lane(db, proto)
             if self._closed:
                 lane.shut(CLOSING)
             else:
@@ -171,7 +191,21 @@ class RedisUpstream(Upstream):
                 self._keepers.append(loop.create_task(self._keep(lane, db, proto)))
         return lane
 
-    async def dedicated(self, db: int, proto: int, patient: bool) -> _Dedicated:
+    def find_replicas(self) -> None:
+        from backends.replicas import Replicas
+
+        if self._replicas is None and not self._closed:
+            self._replicas = Replicas(self, self._replica_lag_max, self.replicas, self.replica)
+
+    def replica(self, address: str) -> RedisUpstream:
+        """A server to read from; nothing is connected yet."""
+        url = f"{self._scheme}{user_part(self._user)}{address}"
+        return RedisUpstream(self.name, url, password=self._password, **self._shared)
+
+    def new_lane(self, db: int, proto: int) -> RedisLane:
+        return RedisLane(self, self._reply_max, asyncio.get_running_loop().call_soon)
+
+    async def dedicated(self, db: int, proto: int, patient: bool) -> RedisDedicated:
         idle = self._idle.get((db, proto, patient))
         while idle:
             found = idle.pop()
@@ -180,7 +214,7 @@ class RedisUpstream(Upstream):
             self._dedicated -= 1
         if self._breaker.open:
             raise StoreError(self._breaker.reason)
-        if self._dedicated >= self._dedicated_max:
+        if self._dedicated >= self._dedicated_max and not self._drop_idle():
             raise StoreError(
                 f"{self._dedicated_max} clients have connections of their own to {self._topology}, "
                 "which is dedicated_max"
@@ -193,9 +227,18 @@ class RedisUpstream(Upstream):
         except BaseException:
             self._dedicated -= 1
             raise
-        return _Dedicated(self, lane, link, db, proto, patient)
+        return RedisDedicated(self, lane, link, db, proto, patient)
 
-    def take_back(self, dedicated: _Dedicated, clean: bool) -> None:
+    def _drop_idle(self) -> bool:
+        """Close a connection that is kept for a client of another kind; whether there was one."""
+        for idle in self._idle.values():
+            if idle:
+                self._dedicated -= 1
+                idle.pop(0).link.give_up("its place is needed")
+                return True
+        return False
+
+    def take_back(self, dedicated: RedisDedicated, clean: bool) -> None:
         idle = self._idle.setdefault((dedicated.db, dedicated.proto, dedicated.patient), [])
         if clean and not dedicated.link.lost and not self._closed and len(idle) < IDLE_MAX:
             idle.append(dedicated)
@@ -238,7 +281,14 @@ class RedisUpstream(Upstream):
     def breaker(self) -> str:
         return self._breaker.state
 
+    def occupied(self) -> int:
+        return self._dedicated - sum(map(len, self._idle.values()))
+
     def counters(self) -> Counters:
+        own = self._counters()
+        return own if self._replicas is None else total([own, self._replicas.counters()])
+
+    def _counters(self) -> Counters:
         lanes = self._lanes.values()
         return Counters(
             sum(lane.answered for lane in lanes),
@@ -347,6 +397,8 @@ class RedisUpstream(Upstream):
     def forget(self, link: Connection) -> None:
         """It is lost."""
         self._links.discard(link)
+        if self.lost is not None:
+            self.lost()
 
     async def _pause(self, attempt: int) -> None:
         """Wait before an attempt to connect, until the primary moves at most."""
@@ -362,12 +414,23 @@ class RedisUpstream(Upstream):
         self._failovers += 1
         self._breaker.worked()
         log.warning("backend '%s': the primary is %s now", self.name, self._topology)
-        for link in list(self._links):
-            link.give_up(NOT_PRIMARY, retry=True)
+        self._give_up(NOT_PRIMARY)
         now = asyncio.get_running_loop().time()
         for attempt in self._attempts:
             if not attempt.expired():
                 attempt.reschedule(now)
+
+    def leave(self, reason: str, endpoint: Endpoint | None = None) -> None:
+        """Wait for nothing that a server owes, and send it nothing until one can be connected to anew."""
+        self._give_up(reason, endpoint)
+        for lane in self._lanes.values():
+            if lane.state != "up":
+                lane.shut(f"{endpoint or self._topology}: {reason}")
+
+    def _give_up(self, reason: str, endpoint: Endpoint | None = None) -> None:
+        for link in list(self._links):
+            if endpoint is None or link.endpoint == endpoint:
+                link.give_up(reason, retry=True)
 
     @asynccontextmanager
     async def _until_moved(self, within: float | None = None) -> AsyncIterator[None]:
@@ -434,7 +497,7 @@ class RedisUpstream(Upstream):
         return text.replace(self._password, "***") if self._password else text
 
 
-class _Dedicated(Dedicated):
+class RedisDedicated(Dedicated):
     """A lane on a connection of one client's."""
 
     def __init__(
@@ -534,11 +597,11 @@ class _Link(Connection):
         self._note_success()
         self.reason = f"{self.endpoint}: {reason}"
         self._end.set()
-        self._upstream.forget(self)
         if self._timer:
             self._timer.cancel()
         self._transport.abort()
         self._lane.lose(self.reason, retry and self._upstream.retry_reads)
+        self._upstream.forget(self)
 
     async def wait_lost(self) -> None:
         """Return once there is a ``reason``; closes the connection when cancelled."""
@@ -570,6 +633,11 @@ class _Link(Connection):
         else:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(self._timeout / LOOKS / 1000, self._look, transport)
+
+
+def user_part(user: str) -> str:
+    """Of a URL."""
+    return f"{quote(user, safe='')}@" if user else ""
 
 
 def _os_reason(error: Exception) -> str:

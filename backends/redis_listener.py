@@ -109,7 +109,8 @@ class Listener(Connection):
             if not self._unanswered and not self._greeted.done():
                 self._greeted.set_result(None)
         elif isinstance(reply, CommandError):
-            raise reply
+            if reply.code != "MOVED":  # a shard channel's slot has: whoever wants it asks elsewhere
+                raise reply
         else:
             self.take(reply)
 

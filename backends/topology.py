@@ -17,6 +17,7 @@ from proxy.errors import CommandError
 DEFAULT_PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 SENTINEL_SCHEMES: Final = ("redis+sentinel", "rediss+sentinel")
+CLUSTER_SCHEMES: Final = ("redis+cluster", "rediss+cluster")
 POLL: Final = 0.25  # seconds between questions while nobody wants to connect
 GRACE: Final = 0.1  # seconds that slow sentinels have to contradict quick ones
 
@@ -47,22 +48,40 @@ class Service(NamedTuple):
     password: str
 
 
-def parse_url(url: str) -> Endpoint | Service:
-    """``redis://user:password@host:port``, ``rediss://`` (TLS), ``unix:///path``, or
-    ``redis+sentinel://user:password@host:port,host:port/service`` (``rediss+``: TLS); %XX is decoded.
+class Cluster(NamedTuple):
+    """Some nodes of a Redis Cluster, which know the others, and who we are at all of them."""
+
+    seeds: tuple[str, ...]  # host:port of each
+    tls: bool
+    user: str
+    password: str
+
+
+def parse_url(url: str) -> Endpoint | Service | Cluster:
+    """``redis://user:password@host:port``, ``rediss://`` (TLS), ``unix:///path``,
+    ``redis+sentinel://user:password@host:port,host:port/service`` or
+    ``redis+cluster://user:password@host:port,host:port`` (``rediss+``: TLS); %XX is decoded.
 
     Raises ``ValueError``, which names no part of the URL: any may be a password that is written wrongly.
     """
     scheme, _, rest = url.partition("://")
-    if scheme in SENTINEL_SCHEMES:
+    if scheme in (*SENTINEL_SCHEMES, *CLUSTER_SCHEMES):
         authority, _, name = rest.partition("/")
         secret, _, hosts = authority.rpartition("@")
         user, _, password = secret.partition(":")
+        of_cluster = scheme in CLUSTER_SCHEMES
+        default = DEFAULT_PORT if of_cluster else SENTINEL_PORT
         parts = [urlsplit(f"redis://{host}") for host in hosts.split(",")]
-        if not name or not all(part.hostname for part in parts):
-            raise ValueError("the URL of a Redis with sentinels must be redis+sentinel://host:port,…/service")
-        at = tuple(_address(part.hostname or "", part.port or SENTINEL_PORT) for part in parts)
-        return Service(unquote(name), at, scheme.startswith("rediss"), unquote(user), unquote(password))
+        if bool(name) == of_cluster or not all(part.hostname for part in parts):
+            right = "redis+sentinel://host:port,…/service, that of a cluster redis+cluster://host:port,…"
+            raise ValueError(f"the URL of a Redis with sentinels must be {right}")
+        at = tuple(_address(part.hostname or "", part.port or default) for part in parts)
+        tls, user, password = scheme.startswith("rediss"), unquote(user), unquote(password)
+        return (
+            Cluster(at, tls, user, password)
+            if of_cluster
+            else Service(unquote(name), at, tls, user, password)
+        )
     only = urlsplit(url)
     user, password = unquote(only.username or ""), unquote(only.password or "")
     if scheme == "unix" and only.path:

@@ -64,6 +64,8 @@ class RedisProxy(Server):
 
 class Envoy(RedisProxy):
     program = "envoy"
+    settings = "{op_timeout: 5s}"
+    kind = "type: STATIC"
 
     def prepare(self) -> None:
         (self.directory / "envoy.yaml").write_text(
@@ -76,11 +78,11 @@ class Envoy(RedisProxy):
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.redis_proxy.v3.RedisProxy
           stat_prefix: redis
-          settings: {{op_timeout: 5s}}
+          settings: {self.settings}
           prefix_routes: {{catch_all_route: {{cluster: redis}}}}
   clusters:
   - name: redis
-    type: STATIC
+    {self.kind}
     load_assignment:
       cluster_name: redis
       endpoints:
@@ -95,6 +97,18 @@ class Envoy(RedisProxy):
         assert program is not None
         options = "-c envoy.yaml --concurrency 1 --use-dynamic-base-id --log-level warn"
         return [program, *options.split()]
+
+
+class EnvoyOnCluster(Envoy):
+    """``upstream`` is a node of a Redis Cluster."""
+
+    settings = "{op_timeout: 5s, enable_redirection: true, enable_hashtagging: true}"
+    kind = """lb_policy: CLUSTER_PROVIDED
+    cluster_type:
+      name: envoy.clusters.redis
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.clusters.redis.v3.RedisClusterConfig
+        cluster_refresh_rate: 1s"""
 
 
 class Twemproxy(RedisProxy):

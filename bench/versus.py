@@ -1,6 +1,6 @@
 """redtier beside others, under the same load, in alternation.
 
-    python -m bench.versus [--only memory,redis,postgres,s3] [--trees compiled,plain] [--rounds N]
+    python -m bench.versus [--only memory,redis,cluster,postgres,s3] [--trees compiled,plain] [--rounds N]
                            [--requests N] [--markdown FILE]
 
 GET and SET from 50 clients, values of 100 bytes, 100,000 keys (S3: 500), near caches off:
@@ -8,6 +8,8 @@ GET and SET from 50 clients, values of 100 bytes, 100,000 keys (S3: 500), near c
 - memory: a memory route beside redis-server;
 - redis: a redis route beside Envoy and twemproxy, all before the same redis-server, of whose own CPU
   time nothing is counted;
+- cluster: a redis route beside Envoy with ``enable_redirection``, both before a Redis Cluster of three
+  primaries;
 - postgres: a cold route beside pgbench, which runs the store's statements for one row, on a table that
   redtier has made and filled;
 - s3: a cold route beside aiobotocore called directly, both on moto.
@@ -36,6 +38,7 @@ from bench.measure import CLIENTS, KEYS, VALUE_SIZE, Figures, drive, fill, markd
 from bench.servers import (
     BUCKET,
     Envoy,
+    EnvoyOnCluster,
     RedisProxy,
     Redtier,
     Twemproxy,
@@ -43,6 +46,7 @@ from bench.servers import (
     make_bucket,
     s3_backend,
 )
+from tests.clusters import Cluster
 from tests.servers import ROOT, MotoServer, PostgresServer, RedisServer, Server
 
 Measure = Callable[[], Figures]
@@ -126,6 +130,16 @@ def redis(arena: Arena) -> list[Case]:
             print(f"{name} is left out: no {proxy.program} here", file=sys.stderr)
     ours = arena.redtiers(f'type = "redis"\nurl = "{upstream.url}"')
     return _side_by_side(arena, others, ours, {1: {"compiled": 1.0}, 16: {"compiled": 0.7}})
+
+
+def cluster(arena: Arena) -> list[Case]:
+    nodes = arena.stack.enter_context(Cluster(3, False))
+    ours = arena.redtiers(f'type = "redis"\nurl = "{nodes.url}"')
+    fill(next(iter(ours.values())).port)
+    if not EnvoyOnCluster.found():
+        raise SystemExit("cluster: no envoy here to compare with")
+    others: dict[str, Server] = {"Envoy": arena.stack.enter_context(EnvoyOnCluster(nodes.primaries[0]))}
+    return _side_by_side(arena, others, ours, {1: {"compiled": 0.8}, 16: {"compiled": 0.8}})
 
 
 def _side_by_side(
@@ -243,7 +257,7 @@ def _run(command: list[str]) -> str:
     return run.stdout
 
 
-SECTIONS: Final = {section.__name__: section for section in (memory, redis, postgres, s3)}
+SECTIONS: Final = {section.__name__: section for section in (memory, redis, cluster, postgres, s3)}
 
 
 def main() -> None:

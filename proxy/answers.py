@@ -16,6 +16,9 @@ class Answer(Waiter):
         self.owner: object = owner  # the session that it is for, where that matters
         self.future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
+    def alone(self) -> bool:
+        return True  # whoever awaits it holds its session
+
     def done(self, wire: bytes, failed: int) -> None:
         self.resolve(wire)
 

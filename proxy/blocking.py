@@ -16,6 +16,7 @@ import logging
 from typing import Final
 
 from backends.base import Dedicated, Waiter
+from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, divide, redirect_in
 from proxy import errors
 from proxy.answers import Answer
 from proxy.clock import Clock
@@ -256,43 +257,58 @@ class Blocking:
         return True
 
     def _unblock_there(self, elsewhere: Elsewhere) -> None:
-        lane = elsewhere.home.lanes[0] or elsewhere.home.connect(0, 2)
+        lane = elsewhere.home.shared(0, 2)
         request = [b"CLIENT", b"UNBLOCK", b"%d" % elsewhere.id, elsewhere.unblock]
         lane.send(encode_command(request), Answer())
 
     # At a Redis
 
-    def wait_elsewhere(self, session: Session, slot: Slot, home: UpstreamHome, argv: Argv) -> None:
-        elsewhere = self._elsewhere[session] = Elsewhere(home, self._last.get(home))
-        self._last[home] = elsewhere
-        work = self._wait_elsewhere(session, slot, elsewhere, argv)
+    def wait_elsewhere(
+        self, session: Session, slot: Slot, home: UpstreamHome, key: bytes, argv: Argv
+    ) -> None:
+        server = home.of(key)
+        elsewhere = self._elsewhere[session] = Elsewhere(server, self._last.get(server))
+        self._last[server] = elsewhere
+        work = self._wait_elsewhere(session, slot, home, key, elsewhere, argv)
         elsewhere.work = asyncio.get_running_loop().create_task(work)
         elsewhere.work.add_done_callback(lambda _: elsewhere.settle())
         if session.finishing:  # it is about to leave
             elsewhere.unblock = b"TIMEOUT"
         self.hold(session)
 
-    async def _wait_elsewhere(self, session: Session, slot: Slot, elsewhere: Elsewhere, argv: Argv) -> None:
+    async def _wait_elsewhere(
+        self, session: Session, slot: Slot, home: UpstreamHome, key: bytes, elsewhere: Elsewhere, argv: Argv
+    ) -> None:
         own: Dedicated | None = None
         reply: Reply = CommandError(errors.INTERNAL)
+        asking = False
+        redirects = 0
+        loop = asyncio.get_running_loop()
+        until = loop.time() + home.patience
         try:
-            own = await elsewhere.home.dedicated(session.db, session.proto, True)
-            await elsewhere.turn()
-            identity = Answer()
-            own.send(encode_command([b"CLIENT", b"ID"]), identity)
-            answer = Answer()
-            own.send(encode_command(argv), answer)
-            elsewhere.sent = True
-            elsewhere.settle()
-            wire = await identity.future
-            if wire.startswith(b":"):
-                elsewhere.id = int(wire[1:-2])
-                if elsewhere.unblock:
-                    self._unblock_there(elsewhere)
-            wire = await answer.future
-            reply = Raw(wire)
-            own.release(not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
-            own = None
+            while True:
+                own = await elsewhere.home.dedicated(session.db, session.proto, True)
+                await elsewhere.turn()
+                asked = loop.time()
+                wire = await self._ask_there(elsewhere, own, argv, asking)
+                if loop.time() - asked > home.patience:  # it has waited there, as it should
+                    until, redirects = loop.time() + home.patience, 0
+                reply = Raw(wire)
+                # An UNBLOCK that comes late must not end what the next client waits for on it.
+                own.release(not elsewhere.unblock and not wire.startswith((b"-UPSTREAM", b"-BACKENDDOWN")))
+                own = None
+                if not home.sharded or not redirect_in(wire, False):
+                    break
+                redirect = home.redirect(elsewhere.home, wire)
+                if redirect is not None and redirects < REDIRECTS_MAX:
+                    elsewhere.home, asking = redirect
+                    redirects += 1
+                elif loop.time() < until:
+                    await asyncio.sleep(TRY_AGAIN_PAUSE / 1000)
+                    elsewhere.home, asking, redirects = home.of(key), False, 0
+                else:
+                    reply = errors.unsettled(home.name)
+                    break
         except CommandError as error:
             reply = error
         except asyncio.CancelledError:
@@ -305,6 +321,25 @@ class Blocking:
             self._elsewhere.pop(session, None)
             slot.resolve(reply)
             self.release(session)
+
+    async def _ask_there(self, elsewhere: Elsewhere, own: Dedicated, argv: Argv, asking: bool) -> bytes:
+        """The raw reply."""
+        identity = Answer()
+        own.send(encode_command([b"CLIENT", b"ID"]), identity)
+        requests = [[b"ASKING"], argv] if asking else [argv]
+        answer = Answer(len(requests))
+        own.send(b"".join(map(encode_command, requests)), answer)
+        elsewhere.sent = True
+        elsewhere.settle()
+        elsewhere.id = 0
+        wire = await identity.future
+        if wire.startswith(b":"):
+            elsewhere.id = int(wire[1:-2])
+            if elsewhere.unblock:
+                self._unblock_there(elsewhere)
+        wire = await answer.future
+        assert isinstance(wire, bytes)
+        return divide(wire, 2)[1] if asking else wire
 
 
 class Again(Waiter):

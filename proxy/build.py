@@ -7,7 +7,7 @@ configured, since some of their libraries take long to load.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from backends.base import Store
 from backends.codecs import Codec, Hash
@@ -15,6 +15,7 @@ from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
+from proxy.clusterhome import ClusterHome
 from proxy.commands.spec import CommandSpec
 from proxy.config import (
     BackendConfig,
@@ -35,7 +36,11 @@ from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
-from proxy.router import Home, Route, Router
+from proxy.router import ANY, PREFER_REPLICA, PRIMARY, REPLICA, Home, Route, Router
+from proxy.sealing import Sealing
+from proxy.tally import Overload
+
+READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
 
 
 def build_router(
@@ -80,8 +85,13 @@ def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[byte
 
 def _route(route: RouteConfig, home: Home) -> Route:
     keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
-    near = route.cache and isinstance(home, UpstreamHome)
-    return Route(route.prefix, home, KeyPolicy(route.ttl, route.max_value), list(keyspaces), near)
+    upstream = isinstance(home, UpstreamHome)
+    near, sealed = upstream and route.cache, upstream and route.seals
+    reads = READS[route.read_policy]
+    if reads and isinstance(home, UpstreamHome):
+        home.has_readers = True
+    policy = KeyPolicy(route.ttl, route.max_value)
+    return Route(route.prefix, home, policy, list(keyspaces), near, sealed, reads)
 
 
 def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache, events: EventSink) -> Home:
@@ -104,10 +114,12 @@ def _upstream_home(
     config: Config, backend: RedisBackend, clock: Clock, cache: NearCache, table: dict[bytes, CommandSpec]
 ) -> UpstreamHome:
     from backends.redis import RedisUpstream
+    from backends.topology import Cluster, parse_url
 
     # As for other backends: what was taken can be read again, whatever a client may leave unread.
     reply_max = max(config.server.output_buffer_max, BULK_MAX + INLINE_MAX)
-    upstream = RedisUpstream(backend.name, reply_max=reply_max, **_own(backend, BackendConfig))
+    options = {"reply_max": reply_max, **_own(backend, BackendConfig)}
+    overload = Overload() if options.pop("overload") == "refuse" else None
     near = None
     ttls = {
         route.prefix: route.cache_ttl if route.cache and route.backend == backend.name else -1
@@ -116,7 +128,27 @@ def _upstream_home(
     kept = [prefix for prefix, ttl in ttls.items() if ttl >= 0]
     if kept:
         near = NearReplies(cache, clock, table, PrefixMap(ttls.items()), outermost(kept))
-    return UpstreamHome(upstream, near, backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    sealing = None
+    policies = {
+        route.prefix: _seal_policy(route) if route.seals and route.backend == backend.name else None
+        for route in config.routes
+    }
+    if any(policies.values()):
+        sealing = Sealing(backend.name, PrefixMap(policies.items()), reply_max)
+    bounds = (backend.flushable, backend.in_flight_max, backend.in_flight_bytes_max)
+    target = parse_url(backend.url)
+    if isinstance(target, Cluster):
+        from backends.cluster import RedisCluster
+
+        del options["url"]
+        cluster = RedisCluster(backend.name, target, **options)
+        home: UpstreamHome = ClusterHome(cluster, near, sealing, *bounds, table)
+    else:
+        home = UpstreamHome(RedisUpstream(backend.name, **options), near, sealing, *bounds)
+    if sealing is not None:
+        sealing.load = home.load
+    home.overload = overload
+    return home
 
 
 def outermost(prefixes: list[bytes]) -> list[bytes]:
@@ -151,10 +183,14 @@ def _own(backend: BackendConfig, general: type[BackendConfig]) -> dict[str, Any]
 
 
 def _cold_policy(route: RouteConfig, foreign: bool) -> ColdPolicy:
-    policy = SealPolicy(
+    policy = _seal_policy(route)
+    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)
+
+
+def _seal_policy(route: RouteConfig) -> SealPolicy:
+    return SealPolicy(
         Codec.ZSTD if route.compression == "zstd" else Codec.NONE,
         route.compression_level,
         route.compress_min,
         Hash.SHA256 if route.integrity == "sha256" else Hash.NONE,
     )
-    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)

@@ -193,8 +193,10 @@ class RedisBackend(BackendConfig):
     backoff_max: Timeout = duration("2s")
     breaker_failures: Count = 5
     retry_reads: bool = True
+    overload: Literal["wait", "refuse"] = "wait"
     dedicated_max: Count = 1_000
     cache_heartbeat: Timeout = duration("1s")
+    replica_lag_max: Timeout = duration("10s")
 
     def mistakes(self) -> Iterator[Mistake]:
         url = urlsplit(self.url)
@@ -287,6 +289,13 @@ class RouteConfig(Table):
     compression_level: Level = 3
     compress_min: Size = 64
     integrity: Literal["none", "sha256"] = "sha256"
+    read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
+
+    @property
+    def seals(self) -> bool:
+        """Whether values are stored in another form than their own."""
+        return self.compression != "none" or self.integrity != "none"
+
     mirror: MirrorConfig | None = None
 
     def mistakes(self) -> Iterator[Mistake]:
@@ -303,9 +312,12 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+# Options of a redis route which say how it seals, and what is said where it doesn't.
+_SEALED_BY: Final = ("compression_level", "compress_min")
+_UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
-    "redis": ((*_SEALED_ONLY, "ttl"), "is not available on a redis backend in this version; leave it out"),
+    "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -361,17 +373,17 @@ def parse(text: str, source: str) -> Config:
 def in_backend(config: Config, name: str) -> Config:
     """The configuration with all routes in one backend, as keys are copied to it or mirrored there.
 
-    Their values are sealed as their route says, or as a route's defaults say where it leads to a backend that
-    does not seal.  What is copied is no new write: a key without an expiry stays so.
+    Their values are sealed as their route says, or as a route's defaults say where one of its two backends
+    seals by default and the other does not.  What is copied is no new write: a key without an expiry stays so.
     """
-    routes: list[RouteConfig] = []
-    for route in config.routes:
-        if not config.backends[name].cold:
-            routes.append(RouteConfig(prefix=route.prefix, backend=name, **HOT_ROUTE))
-        elif not config.backends[route.backend].cold:
-            routes.append(RouteConfig(prefix=route.prefix, backend=name, cache=False))
-        else:
-            routes.append(replace(route, backend=name, cache=False, ttl=0, mirror=None))
+    cold = config.backends[name].cold
+    other = {"cache": False} if cold else HOT_ROUTE
+    routes = [
+        replace(route, backend=name, cache=False, ttl=0, mirror=None, read_policy="primary")
+        if config.backends[route.backend].cold == cold
+        else RouteConfig(prefix=route.prefix, backend=name, **other)
+        for route in config.routes
+    ]
     return replace(config, routes=tuple(routes))
 
 
@@ -467,11 +479,21 @@ def _routes(
         if route is None:
             continue
         routes.append(route)
+        if cls is not None and cls.type != "redis" and route.read_policy != "primary":
+            why = f"does not apply to a {cls.type} backend, which has no replicas; leave it out"
+            reader.mistake(where, "read_policy", why)
+        elif route.cache and route.read_policy != "primary":
+            why = 'must be "primary" where cache = true: a replica may answer what was true before a change'
+            reader.mistake(where, "read_policy", why)
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:
                 if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
                     reader.mistake(where, option, why)
+            if cls is RedisBackend and not route.seals:
+                for option in _SEALED_BY:
+                    if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
+                        reader.mistake(where, option, _UNSEALED)
         if route.mirror is not None:
             mistake = _wrong_mirror(route.backend, route.mirror.backend, types, backends)
             if mistake:

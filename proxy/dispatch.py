@@ -476,20 +476,24 @@ class Dispatcher(FastPath):
         if writes and s.write_count and s.write_home is not home:
             self.park(s, argv, HELD_ORDER)
             return
-        lane = home.lanes[2 * s.db + s.proto - 2]
+        server = home
+        if home.sharded or route.reads:
+            # What is read while keys are watched must be what they are watched from.
+            server = home.server_for(spec, argv, 0 if s.watches else route.reads)
+        lane = server.lanes[2 * s.db + s.proto - 2]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:
             self.end_run(s)
-            if home.full:
-                self.stall(s, argv, home)
+            if server.full:
+                self.stall(s, argv, server)
                 return
             if lane is None:
-                lane = home.connect(s.db, s.proto)
+                lane = server.connect(s.db, s.proto)
             slot = s.wait(0, home, 0)
             slot.tally = route.tally
             slot.timing = spec.timing
             slot.argv = argv
-            slot.load = home.load
+            slot.load = server.load
             slot.began = self.began
             self._slot = slot
             self._lane = lane

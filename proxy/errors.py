@@ -511,6 +511,34 @@ def integrity(key: bytes, reason: str) -> CommandError:
     )
 
 
+def integrity_there(key: bytes, reason: str, backend: str) -> CommandError:
+    return CommandError(
+        f"INTEGRITY the value of '{quote(key)}' on backend '{backend}' is damaged ({reason}): overwrite or "
+        f"delete the key, or restore it from a backup"
+    )
+
+
+def inside_sealed(name: str, prefix: bytes) -> CommandError:
+    return CommandError(
+        f"ERR '{name}' works on the inside of a string, and strings of prefix '{quote(prefix)}' are sealed: "
+        f"read and write whole values, or use a prefix without 'compression' and 'integrity'"
+    )
+
+
+def sorted_by_sealed(name: str, prefix: bytes) -> CommandError:
+    return CommandError(
+        f"ERR '{name}' would read strings of prefix '{quote(prefix)}', which are sealed: leave out BY and "
+        f"GET of them and read them with MGET, or keep them in hashes"
+    )
+
+
+def sealed_and_not(name: str, first: bytes, second: bytes) -> CommandError:
+    return CommandError(
+        f"ERR '{name}' would take a value from prefix '{quote(first)}' to prefix '{quote(second)}', of which "
+        f"only one is sealed, and can't be part of a transaction: send it outside of MULTI"
+    )
+
+
 def backend_down(backend: str, reason: str) -> CommandError:
     return CommandError(f"BACKENDDOWN backend '{backend}' can't serve now, try again later: {reason}")
 
@@ -526,9 +554,30 @@ def upstream(backend: str, reason: str) -> CommandError:
     return CommandError(f"UPSTREAM backend '{backend}': {reason}")
 
 
+def unsettled(backend: str) -> CommandError:
+    return upstream(
+        backend,
+        "its servers do not agree which of them has this key; the command was not executed, try again later",
+    )
+
+
+def overloaded(backend: str) -> CommandError:
+    return upstream(
+        backend,
+        "as much waits for it as may (in_flight_max, in_flight_bytes_max); the command was not executed, "
+        "try again later",
+    )
+
+
 def too_large(size: int, limit: int, option: str) -> CommandError:
     return CommandError(
         f"TOOLARGE {size} bytes are over the limit of {limit}: send less, or raise '{option}'"
+    )
+
+
+def too_large_sealed(size: int, limit: int) -> CommandError:
+    return CommandError(
+        f"TOOLARGE a value of {size} bytes is over the limit of {limit} once it is sealed: send less"
     )
 
 
@@ -573,6 +622,22 @@ def not_atomic(name: str, backend: str) -> CommandError:
         f"ERR '{name}' would change several keys at once, which backend '{backend}' can't do as one "
         f"step: use one command for each key"
     )
+
+
+def no_replica(backend: str) -> CommandError:
+    return backend_down(
+        backend, "there is no replica that follows closely, and the route reads from nothing else"
+    )
+
+
+def one_database(backend: str) -> CommandError:
+    return CommandError(
+        f"ERR backend '{backend}' is a Redis Cluster, which has database 0 alone: SELECT 0, or route these "
+        "keys to another backend"
+    )
+
+
+CROSS_SLOT: Final = "CROSSSLOT Keys in request don't hash to the same slot"
 
 
 def not_movable(key: bytes, backend: str) -> CommandError:

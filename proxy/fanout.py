@@ -24,7 +24,7 @@ from proxy.homes import ColdHome, UpstreamHome, parse_reply
 from proxy.keyspace import check_size
 from proxy.moves import MOVES, Move
 from proxy.resp import OK, Argv, Reply, encode_command
-from proxy.router import Route, Router
+from proxy.router import Home, Route, Router
 from proxy.session import Deferred, Session, Slot
 
 log = logging.getLogger("redtier.fanout")
@@ -38,6 +38,7 @@ class Part(Waiter):
         self.split: Split = split
         self.route: Route = route
         self.argv: Argv = []
+        self.home: Home = route.home  # of a cluster the server
         self.names: list[bytes] = []
         self.places: list[int] = []  # which of the command's keys are here
         self.reply: Reply = None
@@ -48,6 +49,10 @@ class Part(Waiter):
             return b""
         self.retried = True
         return encode_command(self.argv)
+
+    def alone(self) -> bool:
+        slot = self.split.slot
+        return slot is not None and slot.alone()
 
     def done(self, wire: bytes, failed: int) -> None:
         self.resolve(parse_reply(wire))
@@ -72,6 +77,7 @@ class Split:
         self.missing: int = 0
         self.began: int = 0  # ns, of the performance counter
         self.slot: Slot | None = None
+        self.sealing: bool = False  # parts are still to be sent: their values are being sealed
 
     def start(self, slot: Slot) -> None:
         """Run all parts; the slot gets the merged reply."""
@@ -80,13 +86,14 @@ class Split:
         self.missing = len(self.parts)
         session, spec = self.session, self.spec
         for part in self.parts:
-            home = part.route.home
+            home = part.home
             if isinstance(home, UpstreamHome):
                 # The lane of the session's other commands, so that they keep their order.
-                lane = home.lanes[2 * session.db + session.proto - 2]
-                if lane is None:
-                    lane = home.connect(session.db, session.proto)
-                lane.send(encode_command(part.argv), part)
+                lane = home.shared(session.db, session.proto)
+                if home.sealing is None:
+                    lane.send(encode_command(part.argv), part)
+                elif not home.sealing.send(lane, spec.name, part.argv, part):
+                    self.sealing = True
                 continue
             handler = spec.handler
             assert handler is not None
@@ -145,16 +152,16 @@ class Fanout:
             return Deferred(Move(move, self.router, session.db, argv).run)
         names = [argv[position] for position in positions]
         if "request_policy:multi_shard" not in spec.tips or spec.handler is None:
-            refusal = self._refusal(spec, names)
+            error = refusal(self.router, spec, names)
             if can_gather(spec):
-                gather = Gather(spec, self.router, self.clock, session.db, argv, names, refusal)
+                gather = Gather(spec, self.router, self.clock, session.db, argv, names, error)
                 return Deferred(gather.run)
-            raise refusal
+            raise error
         width = spec.legacy_keys[2]  # a key and the arguments that go with it, such as MSET's values
         if (len(argv) - 1) % width:
             raise errors.wrong_arity(spec.title)
         if "response_policy:agg_min" in spec.tips:  # MSETNX: all or nothing, which parts can't be
-            raise self._refusal(spec, names)
+            raise refusal(self.router, spec, names)
         parts: dict[object, Part] = {}
         split = Split(session, spec, len(positions), [])
         for place, (position, name) in enumerate(zip(positions, names, strict=True)):
@@ -163,22 +170,33 @@ class Fanout:
             for value in argv[position + 1 : position + width]:
                 check_size(route.policy, value)  # before any part is done
             # A store without groups of several keys gets a part for each.
-            single = isinstance(home, ColdHome) and not home.store.atomic_groups
-            owner: object = (home.name, name) if single else home.name
+            owner: object = home
+            if isinstance(home, UpstreamHome):
+                owner = home.step(name)
+            elif isinstance(home, ColdHome) and not home.store.atomic_groups:
+                owner = home, name
             part = parts.get(owner)
             if part is None:
                 part = parts[owner] = Part(split, route)
                 part.argv.append(argv[0])
+                if isinstance(home, UpstreamHome):
+                    part.home = server = home.of(name)
+                    if route.reads and spec.reads and not session.watches:
+                        part.home = server.replica_for(name, route.reads)
                 split.parts.append(part)
             part.argv += argv[position : position + width]
             part.names.append(name)
             part.places.append(place)
         return split
 
-    def _refusal(self, spec: CommandSpec, names: list[bytes]) -> CommandError:
-        first = self.router.find(names[0])
-        for name in names:
-            route = self.router.find(name)
-            if route.home is not first.home:
-                return errors.cross_tier(spec.title, first.prefix, route.prefix)
-        return errors.not_atomic(spec.title, first.home.name)
+
+def refusal(router: Router, spec: CommandSpec, names: list[bytes]) -> CommandError:
+    """Why a command on these keys, which no single step can have, is not run."""
+    first = router.find(names[0])
+    for name in names:
+        route = router.find(name)
+        if route.home is not first.home:
+            return errors.cross_tier(spec.title, first.prefix, route.prefix)
+    if isinstance(first.home, UpstreamHome):
+        return CommandError(errors.CROSS_SLOT)
+    return errors.not_atomic(spec.title, first.home.name)

@@ -144,8 +144,8 @@ async def _read(home: UpstreamHome, db: int, name: bytes) -> Entry | None:
     assert isinstance(type, bytes)
     kind = KINDS.get(type, 0)
     if kind == STRING:
-        value = await home.call(db, [b"GET", name])
-        return None if value is None else Entry(name, kind, value, 0)
+        string = await home.read_string(db, name)
+        return None if string is None else Entry(name, kind, string[0], 0)
     reading = READINGS.get(kind)
     if reading is None:
         return Entry(name, kind, UNLOADED, 0)  # which the handler will find to be of the wrong type

@@ -6,19 +6,23 @@ import asyncio
 import time
 from collections.abc import Awaitable, Sequence
 from typing import Final, TypeVar
+from zlib import crc32
 
 import hiredis
 
 from backends.base import Dedicated, Key, KeyInfo, Lane, Record, StoreError, Token, Tracker, Upstream, Want
+from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
+from proxy.commands.spec import CommandSpec, key_positions
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
 from proxy.observing import Observation, ObservedDedicated, ObservedLane
-from proxy.resp import Reply, encode_command
-from proxy.router import MEMORY, UPSTREAM, Home
+from proxy.resp import Argv, Reply, encode_command
+from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
+from proxy.sealing import Sealing
 from proxy.tier import Tier
 
 T = TypeVar("T")
@@ -139,6 +143,7 @@ class UpstreamHome(Home):
         self,
         upstream: Upstream,
         near: NearReplies | None,
+        sealing: Sealing | None,
         flushable: bool,
         in_flight_max: int,
         in_flight_bytes_max: int,
@@ -148,13 +153,72 @@ class UpstreamHome(Home):
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
         self.observation: Observation | None = None  # where somebody wants to know what is done with keys
+        self.patience: float = 0.0  # for how many seconds a request may be tried again while its key moves
+        self.has_readers: bool = False  # whether a route reads from replicas
+        self.sealing: Sealing | None = sealing  # where a route has values sealed
         self._tracker: Tracker | None = None
+        self._replicas: dict[tuple[Upstream, bool], UpstreamHome] = {}
+        self._refusing: UpstreamHome | None = None  # where a replica is wanted, and there is none
         # By 2 * db + (0 for RESP2, 1 for RESP3), once they are there.
         self.lanes: list[Lane | None] = [None] * (2 * DATABASES)
 
     @property
     def in_flight(self) -> int:
         return self.upstream.in_flight
+
+    def of(self, key: bytes) -> UpstreamHome:
+        """The server that has a key, or is to hear of a channel."""
+        return self
+
+    def of_request(self, spec: CommandSpec, argv: Argv) -> UpstreamHome:
+        """The server that a request of some keys, a channel or nothing is for."""
+        return self
+
+    def redirect(self, server: UpstreamHome, error: bytes) -> tuple[UpstreamHome, bool] | None:
+        """As ``Upstream.redirect``."""
+        return None
+
+    def server_for(self, spec: CommandSpec, argv: Argv, reads: int) -> UpstreamHome:
+        """As ``of_request``, by a route's policy for what only reads."""
+        server = self.of_request(spec, argv)
+        if not reads or not spec.reads:
+            return server
+        position = spec.first_key
+        if not position:
+            positions = key_positions(spec, argv)
+            if not positions:
+                return server
+            position = positions[0]
+        return server.replica_for(argv[position], reads)
+
+    def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
+        """A replica, or what stands in for one; for one key always the same while the replicas are."""
+        replicas = self.upstream.replicas
+        count = len(replicas) + (reads == ANY)
+        if not count:
+            return self if reads == PREFER_REPLICA else self._without_replica()
+        number = crc32(key) % count
+        if number == len(replicas):
+            return self
+        replica = replicas[number]
+        strict = reads == REPLICA
+        home = self._replicas.get((replica, strict))
+        if home is None:
+            if len(self._replicas) > 4 * count:  # those that are gone among them
+                self._replicas.clear()
+            home = ReplicaHome(self, replica, None if strict else self)
+            self._replicas[replica, strict] = home
+        return home
+
+    def _without_replica(self) -> UpstreamHome:
+        if self._refusing is None:
+            self._refusing = RefusingHome(self, errors.no_replica(self.name))
+        return self._refusing
+
+    @property
+    def servers(self) -> list[UpstreamHome]:
+        """All that have keys."""
+        return [self]
 
     async def walk(
         self, db: int, prefix: bytes, position: object, limit: int
@@ -199,17 +263,30 @@ class UpstreamHome(Home):
             while True:
                 infos, position = await self.walk(number, prefix, position, 1000)
                 if infos:
-                    count = await self._call(number, [b"UNLINK", *[info.name for info in infos]])
-                    assert isinstance(count, int)
-                    cleared += count
+                    cleared += await self.unlink(number, [info.name for info in infos])
                 if position is None:
                     break
         return cleared
+
+    async def unlink(self, db: int, names: list[bytes]) -> int:
+        """Delete keys, however many servers have them; how many there were."""
+        steps: dict[object, list[bytes]] = {}
+        for name in names:
+            steps.setdefault(self.step(name), []).append(name)
+        counts = await asyncio.gather(*(self.call(db, [b"UNLINK", *each]) for each in steps.values()))
+        return sum(count for count in counts if isinstance(count, int))
+
+    @property
+    def replica_count(self) -> int:
+        """How many there are to be read from."""
+        return sum(len(server.upstream.replicas) for server in self.servers)
 
     async def open(self) -> None:
         """Connect once, to know that it is there; raises StoreError."""
         if self.near is not None and self._tracker is None:
             self._tracker = self.upstream.tracker(self.near.prefixes, self.near)
+        if self.has_readers:
+            self.upstream.find_replicas()
         await self.upstream.open()
 
     async def close(self) -> None:
@@ -228,6 +305,10 @@ class UpstreamHome(Home):
         self.lanes[place] = lane
         return lane
 
+    def shared(self, db: int, proto: int) -> Lane:
+        """The lane, whether it is there already or not."""
+        return self.lanes[2 * db + proto - 2] or self.connect(db, proto)
+
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""
         own: Dedicated = await answered(self.name, self.upstream.dedicated(db, proto, patient))
@@ -236,8 +317,31 @@ class UpstreamHome(Home):
         return own if self.observation is None else ObservedDedicated(own, self.observation)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
-        """One command and its parsed reply; raises CommandError, for a lost backend too."""
+        """One command and its parsed reply, with nothing sealed or unsealed.
+
+        Raises CommandError, for a lost backend too.
+        """
         return await self._call(db, argv)
+
+    async def life(self) -> str:
+        """What is another once it may lack keys that nobody has removed, or a walk may have missed some.
+
+        Of one server its run id: one that was started anew, or that took over, may lack any.
+        """
+        reply = await self._call(0, [b"INFO", b"server"])
+        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
+        return next((line for line in lines if line.startswith("run_id:")), "")
+
+    async def read_string(self, db: int, name: bytes) -> tuple[bytes, bytes] | None:
+        """A string's value, and that as it stands there, which may be sealed; None: no such key.
+
+        Raises CommandError.
+        """
+        stored = await self._call(db, [b"GET", name])
+        if not isinstance(stored, bytes):
+            return None
+        value = stored if self.sealing is None else await self.sealing.unseal_value(name, stored)
+        return value, stored
 
     async def _call(self, db: int, argv: list[bytes]) -> object:
         planned = self.near.plan(encode_command(argv), -1, None) if self.near is not None else None
@@ -248,6 +352,44 @@ class UpstreamHome(Home):
                 planned.release()
             if self.observation is not None:
                 self.observation.called(db, argv)
+
+
+class ReplicaHome(UpstreamHome):
+    """A replica of another home, which answers what this one can't, if it is given."""
+
+    def __init__(self, primary: UpstreamHome, replica: Upstream, other: UpstreamHome | None) -> None:
+        super().__init__(
+            replica,
+            None,
+            primary.sealing,
+            primary.flushable,
+            primary.in_flight_max,
+            primary.in_flight_bytes_max,
+        )
+        self.overload = primary.overload
+        self._other: UpstreamHome | None = other
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = super().connect(db, proto)
+        if self._other is not None:
+            lane = FallbackLane(lane, self._other.shared(db, proto))
+            self.lanes[2 * db + proto - 2] = lane
+        return lane
+
+
+class RefusingHome(UpstreamHome):
+    """In the place of one that is not there."""
+
+    def __init__(self, home: UpstreamHome, error: CommandError) -> None:
+        super().__init__(
+            home.upstream, None, None, home.flushable, home.in_flight_max, home.in_flight_bytes_max
+        )
+        self._error: CommandError = error
+
+    def connect(self, db: int, proto: int) -> Lane:
+        lane = RefusingLane(self.upstream, asyncio.get_running_loop().call_soon, self._error)
+        self.lanes[2 * db + proto - 2] = lane
+        return lane
 
 
 def parse_reply(wire: bytes) -> Reply:

@@ -105,6 +105,8 @@ def reset_counters(source: InfoSource) -> None:
     for home in source.homes.values():
         if isinstance(home, ColdHome):
             home.conflicts = home.damaged = home.expired = 0
+        elif isinstance(home, UpstreamHome) and home.sealing is not None:
+            home.sealing.damaged = 0
     for mirror in source.mirrors.all:
         mirror.forget_counts()
 
@@ -407,13 +409,26 @@ def _tier(source: InfoSource, home: Home) -> str:
             "expired": home.expired,
         }
     elif isinstance(home, UpstreamHome):
-        counters |= {"breaker": home.upstream.breaker(), **home.upstream.counters()._asdict()}
+        upstream = home.upstream
+        counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}
+        counters |= upstream.counters()._asdict()
+        if home.overload is not None:
+            counters["overloaded"] = home.overload.refused
+        if home.has_readers:
+            counters["replicas"] = home.replica_count
         near = home.near
         if near is not None:
             counters |= {
                 "caching": int(near.live),
                 "invalidations": near.invalidations,
                 "flushes": near.flushes,
+            }
+        sealing = home.sealing
+        if sealing is not None:
+            counters |= {
+                "raw_bytes": sealing.raw_bytes,
+                "stored_bytes": sealing.stored_bytes,
+                "damaged": sealing.damaged,
             }
     return _pairs(**counters)
 

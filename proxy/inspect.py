@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.base import Want
-from backends.seal import IntegrityError
+from backends.seal import Description, IntegrityError
 from backends.seal import describe as describe_seal
+from backends.sealed_strings import HEAD, is_sealed
+from backends.sealed_strings import describe as describe_string
 from proxy import errors
 from proxy.answers import Answer
 from proxy.commands.spec import CommandSpec
@@ -49,7 +51,7 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             try:
                 seal = describe_seal(record.payload)
                 reply["codec"] = seal.codec
-                reply["digest"] = f"{seal.hash}:{seal.digest}" if seal.digest else "none"
+                reply["digest"] = _digest(seal)
             except IntegrityError as error:
                 reply["codec"] = f"damaged: {error}"
     elif isinstance(home, MemoryHome):
@@ -70,7 +72,29 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             reply["stored_size"] = size if isinstance(size, int) else 0
             if kind == "string":
                 reply["raw_size"] = await home.call(db, [b"STRLEN", key])
+                if route.sealed:
+                    await _add_seal(reply, home, db, key)
     return reply
+
+
+async def _add_seal(reply: dict[str, object], home: UpstreamHome, db: int, key: bytes) -> None:
+    """What a sealed string says of itself; ``stored_size`` is then that of the string alone."""
+    head = await home.call(db, [b"GETRANGE", key, b"0", b"%d" % (HEAD - 1)])
+    if not isinstance(head, bytes) or not is_sealed(head):
+        return
+    reply["stored_size"] = reply["raw_size"]
+    try:
+        seal = describe_string(head)
+    except IntegrityError as error:
+        reply["codec"] = f"damaged: {error}"
+        return
+    reply["raw_size"] = seal.raw_length
+    reply["codec"] = seal.codec
+    reply["digest"] = _digest(seal)
+
+
+def _digest(seal: Description) -> str:
+    return f"{seal.hash}:{seal.digest}" if seal.digest else "none"
 
 
 def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:

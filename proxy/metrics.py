@@ -29,6 +29,7 @@ from proxy.info import InfoSource
 from proxy.keyspace import DATABASES
 from proxy.mirror import Mirror
 from proxy.router import Home, Route
+from proxy.sealing import Sealing
 from proxy.tally import LATENCY_BUCKETS
 
 T = TypeVar("T")
@@ -97,12 +98,21 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     )
     yield from _each(
         "backend",
+        {home.name: sealer for home in homes if (sealer := _sealer(home)) is not None},
+        (Counter, "redtier_cold_raw_bytes", "Size of values written, raw.", lambda s: s.raw_bytes),
+        (Counter, "redtier_cold_stored_bytes", "Size of values written, sealed.", lambda s: s.stored_bytes),
+        (Counter, "redtier_cold_integrity_failures", "Damaged values found.", lambda s: s.damaged),
+    )
+    yield from _each(
+        "backend",
         {home.name: home for home in homes if isinstance(home, ColdHome)},
-        (Counter, "redtier_cold_raw_bytes", "Size of values written, raw.", lambda h: h.raw_bytes),
-        (Counter, "redtier_cold_stored_bytes", "Size of values written, sealed.", lambda h: h.stored_bytes),
         (Counter, "redtier_cold_expirations", "Keys removed as expired.", lambda h: h.expired),
         (Counter, "redtier_cold_conflicts", "Commits refused: a key had changed.", lambda h: h.conflicts),
-        (Counter, "redtier_cold_integrity_failures", "Damaged values found.", lambda h: h.damaged),
+    )
+    yield from _each(
+        "backend",
+        {home.name: home.overload for home in homes if home.overload is not None},
+        (Counter, "redtier_upstream_overloaded", "Requests refused: too many wait.", lambda o: o.refused),
     )
     yield from _each(
         "backend",
@@ -112,6 +122,12 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
             "redtier_upstream_breaker_open",
             "Whether the breaker is.",
             lambda u: u.breaker() != "closed",
+        ),
+        (
+            Gauge,
+            "redtier_upstream_dedicated",
+            "Connections that one client each has for itself.",
+            lambda u: u.occupied(),
         ),
     )
     yield from _each(
@@ -162,6 +178,13 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         ),
         (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
     )
+
+
+def _sealer(home: Home) -> ColdHome | Sealing | None:
+    """Who seals a backend's values, if anybody does."""
+    if isinstance(home, ColdHome):
+        return home
+    return home.sealing if isinstance(home, UpstreamHome) else None
 
 
 def _build() -> Metric:

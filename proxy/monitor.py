@@ -21,7 +21,8 @@ class Monitors:
 
     def show(self, session: Session, spec: CommandSpec, argv: Argv) -> None:
         """A session runs a command."""
-        if spec.flags & (SKIP_MONITOR | ADMIN):
+        # Redis skips scripts, too, and then shows them all the same, before what they call.
+        if spec.flags & ADMIN or (spec.flags & SKIP_MONITOR and spec.group != "scripting"):
             return
         seconds, ns = divmod(time.time_ns(), 1_000_000_000)
         where = session.link.peer or f"unix:{session.link.local}"

@@ -61,7 +61,8 @@ class Place:
         self.db = db
         self.name = name
         self.need = Want.NOTHING if blind else Want.VALUE  # of what a write finds
-        self.kept: bytes = b""  # digest of a Redis' collection, when it was last read or written here
+        # Of what a Redis holds, when it was last read or written here: a string, or a collection's digest.
+        self.kept: bytes = b""
 
     async def read(self) -> Value | None:
         home = self.route.home
@@ -74,9 +75,12 @@ class Place:
         if kind != b"string":
             return await self._read_collection(home)
         expire_at = await home.call(self.db, [b"PEXPIRETIME", self.name])
-        data = await home.call(self.db, [b"GET", self.name])
+        string = await home.read_string(self.db, self.name)
         assert isinstance(expire_at, int)
-        return None if not isinstance(data, bytes) else Value(STRING, data, max(0, expire_at))
+        if string is None:
+            return None
+        data, self.kept = string
+        return Value(STRING, data, max(0, expire_at))
 
     async def _read_collection(self, home: UpstreamHome) -> Value | None:
         reply = await home.call(self.db, [b"EVAL_RO", READ, b"1", self.name])
@@ -85,7 +89,8 @@ class Place:
         if dump is None:
             return None
         self.kept = sha1(dump).hexdigest().encode()
-        return dumped(dump, expire_at, self.name, home.name)
+        value = dumped(dump, expire_at, self.name, home.name)
+        return value if value.kind != STRING else await self.read()  # it has become one meanwhile
 
     async def write(self, value: Value, replace: bool) -> bool:
         """Put the value there; false if it is not to replace what is there."""
@@ -105,6 +110,9 @@ class Place:
         if value.kind != STRING:
             return await self._write_collection(home, value, replace)
         command = [b"SET", self.name, value.data]
+        if home.sealing is not None:
+            command = await home.sealing.seal(b"set", command)
+        self.kept = command[2]
         if value.expire_at:
             command += [b"PXAT", b"%d" % value.expire_at]
         if not replace:
@@ -139,8 +147,8 @@ class Place:
                 return keyspace.remove(self.name)
 
             return bool(await self._perform(remove, Want.VALUE))
-        script, same = (REMOVE_SAME, value.data) if value.kind == STRING else (REMOVE_KEPT, self.kept)
-        return await home.call(self.db, [b"EVAL", script, b"1", self.name, same]) == 1
+        script = REMOVE_SAME if value.kind == STRING else REMOVE_KEPT
+        return await home.call(self.db, [b"EVAL", script, b"1", self.name, self.kept]) == 1
 
     async def drop(self) -> bool:
         """Remove the key, whatever it holds; false if it is not there."""

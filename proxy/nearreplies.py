@@ -314,6 +314,8 @@ class Planned(Waiter):
         self._requests: list[Argv] = []
         self._fetches: list[Fetch | None] = []  # by request
         self._frames: bytes = b""  # what goes to the Redis
+        if waiter is not None:
+            self.step = waiter.step
 
     def add(self, argv: Argv, fetch: Fetch | None) -> None:
         self._fetches.append(fetch)
@@ -333,6 +335,14 @@ class Planned(Waiter):
     def retry(self) -> bytes:
         may = self._waiter is not None and self._waiter.retry() != b""
         return self._frames if may else b""
+
+    def redirected(self) -> None:
+        for fetch in self._fetches:  # nobody listens yet, maybe, to the one who answers
+            if fetch is not None:
+                fetch.valid = False
+
+    def alone(self) -> bool:
+        return self._waiter is not None and self._waiter.alone()
 
     def done(self, wire: bytes, failed: int) -> None:
         if self.fetched:

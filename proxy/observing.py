@@ -141,9 +141,16 @@ class Observed(Waiter):
         self._observation: Observation = observation
         self._use: Use = use
         self._waiter: Waiter = waiter
+        self.step = waiter.step
 
     def retry(self) -> bytes:
         return self._waiter.retry()
+
+    def redirected(self) -> None:
+        self._waiter.redirected()
+
+    def alone(self) -> bool:
+        return self._waiter.alone()
 
     def done(self, wire: bytes, failed: int) -> None:
         try:

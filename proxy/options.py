@@ -37,9 +37,10 @@ _SIZES: Final = {
 }
 _DURATIONS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 SENTINEL_SCHEMES: Final = ("redis+sentinel://", "rediss+sentinel://")
-_SENTINEL: Final = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@,\[\]]+)(:[1-9][0-9]{0,4})?"
-_SENTINEL_URL: Final = re.compile(
-    rf"rediss?\+sentinel://([^\s/?#@]*@)?(?P<hosts>{_SENTINEL}(,{_SENTINEL})*)/[^\s/?#]+"
+CLUSTER_SCHEMES: Final = ("redis+cluster://", "rediss+cluster://")
+_HOST: Final = r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@,\[\]]+)(:[1-9][0-9]{0,4})?"
+_HOSTS_URL: Final = re.compile(
+    rf"rediss?\+(sentinel|cluster)://([^\s/?#@]*@)?(?P<hosts>{_HOST}(,{_HOST})*)(?P<service>/[^\s/?#]+)?"
 )
 _LIMIT: Final = 2**53  # so that sums with a time or another size stay well inside 64 bits
 
@@ -230,14 +231,18 @@ def _postgres_url_or_none(value: object) -> Secret:
 def _redis_url(value: object) -> Secret:
     # No error names a part of it: where the password has an unquoted "/" or "#", any part may be of it.
     url = secret(value)
-    if url.startswith("redis+cluster://"):
-        right = "must be redis://, rediss://, unix:// or redis+sentinel://"
-        raise ValueError(f"Redis Cluster is not available in this version; {right}")
-    if url.startswith(SENTINEL_SCHEMES):
-        match = _SENTINEL_URL.fullmatch(url)
-        if match and all(int(port) < 65536 for port in re.findall(r":([0-9]+)(?:,|$)", match["hosts"])):
+    if url.startswith((*SENTINEL_SCHEMES, *CLUSTER_SCHEMES)):
+        match = _HOSTS_URL.fullmatch(url)
+        of_cluster = url.startswith(CLUSTER_SCHEMES)
+        if (
+            match
+            and bool(match["service"]) != of_cluster
+            and all(int(port) < 65536 for port in re.findall(r":([0-9]+)(?:,|$)", match["hosts"]))
+        ):
             return url
         right = "redis+sentinel://user:password@host:26379,host:26379/service"
+        if of_cluster:
+            right = "redis+cluster://user:password@host:6379,host:6379"
         raise ValueError(f"must be a URL such as {right}, special characters written as %XX")
     try:
         parts = urlsplit(url)

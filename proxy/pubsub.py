@@ -9,7 +9,7 @@ wherever a channel that fits it may be.  Keyspace notifications have channels of
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from typing import Any, Final
 
 from backends.base import StoreError, Subscriber, Subscription
 from proxy import errors
@@ -17,7 +17,7 @@ from proxy.broker import CHANNEL, PATTERN, SHARD, Broker
 from proxy.errors import CommandError
 from proxy.glob import Glob
 from proxy.homes import UpstreamHome
-from proxy.resp import Reply
+from proxy.resp import Argv, Reply
 from proxy.router import Router
 from proxy.session import HELD_CLOSING, Deferred, Session
 
@@ -121,10 +121,9 @@ class PubSub:
             count = self.broker.count(kind, name)
             home = self._router.find(name).home
             if isinstance(home, UpstreamHome):
-                theirs = await home.call(0, [b"PUBSUB", question, name])
-                assert isinstance(theirs, list)
-                # Ours are one there.
-                count += theirs[1] - (count > 0)
+                count -= count > 0  # ours are one there
+                for theirs in await self._ask(home, [b"PUBSUB", question, name]):
+                    count += theirs[1]
             reply += [name, count]
         return reply
 
@@ -133,10 +132,16 @@ class PubSub:
         names = dict.fromkeys(name for name in self.broker.names(kind) if glob is None or glob.matches(name))
         for home in self._router.homes:
             if isinstance(home, UpstreamHome):
-                theirs = await home.call(0, [b"PUBSUB", question, *patterns])
-                assert isinstance(theirs, list)
-                names.update(dict.fromkeys(name for name in theirs if self._router.find(name).home is home))
+                for theirs in await self._ask(home, [b"PUBSUB", question, *patterns]):
+                    names.update(
+                        dict.fromkeys(name for name in theirs if self._router.find(name).home is home)
+                    )
         return list(names)
+
+    # Any: parsed replies, of the shape that the command has.
+    async def _ask(self, home: UpstreamHome, argv: Argv) -> list[Any]:
+        """The replies of every server of a backend: each knows its own subscribers."""
+        return await asyncio.gather(*(server.call(0, argv) for server in home.servers))
 
     def _homes(self, kind: int, name: bytes) -> list[UpstreamHome]:
         """The Redis servers that may have messages for a channel or pattern."""

@@ -55,9 +55,7 @@ async def _delete(router: Router, home: Home, db: int, names: list[bytes]) -> in
         assert isinstance(removed, int)
         return removed
     if isinstance(home, UpstreamHome):
-        gone = await home.call(db, argv)
-        assert isinstance(gone, int)
-        return gone
+        return await home.unlink(db, names)
     assert isinstance(home, ColdHome)
     answers = []
     for name in names:  # each by itself: a key that another client is at work on holds up no other

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from typing import Final
 
 from backends.base import KeyInfo
-from proxy.errors import cross_tier, no_functions
+from proxy.commands.spec import CommandSpec
+from proxy.errors import cross_tier, inside_sealed, no_functions, sorted_by_sealed
 from proxy.keyspace import KeyPolicy, Keyspace
 from proxy.observing import Observer
 from proxy.prefixes import PrefixMap
-from proxy.resp import BULK_MAX
-from proxy.tally import Load, Tally
+from proxy.resp import BULK_MAX, Argv
+from proxy.sealing import works_inside
+from proxy.tally import Load, Overload, Tally
 
 # Values of Home.kind and Route.kind.
 MEMORY: Final = 0
@@ -25,6 +27,13 @@ COLD: Final = 1
 UPSTREAM: Final = 2
 # A value of Route.way.
 APART: Final = -1
+
+
+# Values of Route.reads: where what only reads goes, if the home has replicas.
+PRIMARY: Final = 0
+PREFER_REPLICA: Final = 1  # the primary where there is none
+REPLICA: Final = 2
+ANY: Final = 3  # the primary is one of them
 
 
 class Home:
@@ -44,7 +53,9 @@ class Home:
         self.flushable: bool = flushable
         self.in_flight_max: int = in_flight_max
         self.in_flight_bytes_max: int = in_flight_bytes_max
+        self.sharded: bool = False  # several servers: which one has a key has to be asked
         self.load: Load = Load()
+        self.overload: Overload | None = None  # else clients with more than it may have in flight are held
         self.down: str = ""  # why it can't serve, or empty
 
     @property
@@ -56,6 +67,10 @@ class Home:
     def full(self) -> bool:
         """Whether clients with more commands for it must wait."""
         return self.in_flight >= self.in_flight_max or self.load.bytes >= self.in_flight_bytes_max
+
+    def step(self, key: bytes) -> object:
+        """What is equal for all keys that one command may change together."""
+        return self
 
     @abstractmethod
     async def walk(
@@ -84,7 +99,14 @@ class Route:
     """One ``[[routes]]`` of the configuration at work."""
 
     def __init__(
-        self, prefix: bytes, home: Home, policy: KeyPolicy, keyspaces: list[Keyspace], near: bool = False
+        self,
+        prefix: bytes,
+        home: Home,
+        policy: KeyPolicy,
+        keyspaces: list[Keyspace],
+        near: bool = False,
+        sealed: bool = False,
+        reads: int = PRIMARY,
     ) -> None:
         self.prefix: bytes = prefix
         self.home: Home = home
@@ -93,9 +115,12 @@ class Route:
         self.way: int = home.kind
         self.observer: Observer | None = None  # is told which keys are read, where the way is APART
         self.policy: KeyPolicy = policy
-        # Whether requests must be looked through for what an upstream would take and the route does not.
-        self.limited: bool = home.kind == UPSTREAM and policy.max_value < BULK_MAX
+        self.sealed: bool = sealed  # strings are sealed on their way to its upstream
+        # Whether requests must be looked through: for what an upstream would take and the route does not, or
+        # for values to be sealed.
+        self.limited: bool = home.kind == UPSTREAM and (policy.max_value < BULK_MAX or sealed)
         self.near: bool = near  # replies of its upstream are kept
+        self.reads: int = reads
         self.keyspaces: list[Keyspace] = keyspaces  # by database, where the home is memory; else empty
         self.tally: Tally = Tally()
         self.batch: int = 0  # calls of the chunk of input that is at work
@@ -109,6 +134,13 @@ class Router:
         self.map: PrefixMap[Route] = PrefixMap((route.prefix, route) for route in routes)
         self.homes: list[Home] = list(dict.fromkeys(route.home for route in self.routes))
         self.observed: bool = False  # whether any route has an observer
+        redis = [route for route in self.routes if route.kind == UPSTREAM]
+        only = redis[0] if len({route.home for route in redis}) == 1 else None
+        # A route to the only Redis server, if there is one and no more.
+        self.redis: Route | None = None if only is None or only.home.sharded else only
+        # The same where every route leads there: what names no key is its affair too.
+        self.alone: Route | None = self.redis if len(self.homes) == 1 else None
+        self.seals: bool = any(route.sealed for route in self.routes)
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)
@@ -146,6 +178,23 @@ class Router:
             literal = pattern.partition(b"*")[0]
             if not self.may_lead(literal, route.home):
                 raise cross_tier(title, route.prefix, self.find(literal).prefix)
+
+    def check_sealed(self, spec: CommandSpec, argv: Argv, names: list[bytes]) -> None:
+        """Refuse a command that would take sealed values for what their clients have set."""
+        if works_inside(spec, argv):
+            for name in names:
+                route = self.find(name)
+                if route.sealed:
+                    raise inside_sealed(spec.title, route.prefix)
+        if spec.patterns is not None:
+            for pattern in spec.patterns(argv):
+                literal, _, rest = pattern.partition(b"*")
+                rest = rest.partition(b"\0")[0]  # where the pattern ends for SORT
+                if 0 <= rest.find(b"->") < len(rest) - 2:  # a field of a hash
+                    continue
+                for route in self.routes:
+                    if route.sealed and (route is self.find(literal) or route.prefix.startswith(literal)):
+                        raise sorted_by_sealed(spec.title, route.prefix)
 
     def nested(self, route: Route) -> list[Route]:
         """The routes next within ``route``: those that have no third one between."""

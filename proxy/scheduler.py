@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.clock import Clock
+from proxy.errors import overloaded
 from proxy.resp import Argv
 from proxy.router import Home
 from proxy.session import HELD_BACKEND, HELD_PAUSE, Hub, Session
@@ -47,7 +48,13 @@ class Scheduler(Hub):
         s.hold(reason)
 
     def stall(self, s: Session, argv: Argv, home: Home) -> None:
-        """Keep a command until its backend has less in flight."""
+        """Keep a command until its backend has less in flight, or refuse it where that is not waited for."""
+        if home.overload is not None:
+            home.overload.refused += 1
+            error = overloaded(home.name)
+            self.count_error(error.code, 1)
+            s.reply(error)
+            return
         self.park(s, argv, HELD_BACKEND)
         self._stalled.append((s, home))
 

@@ -459,6 +459,9 @@ class RedtierServer(Server):
     def function(self, session: Session, argv: Argv) -> Reply:
         return self.upstream_scripts.function(session.proto, argv)
 
+    def modules(self, session: Session) -> Reply:
+        return self.upstream_scripts.modules(session.proto)
+
     def execute(self, session: Session) -> Reply:
         return self.transactions.execute(session)
 

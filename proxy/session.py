@@ -146,6 +146,13 @@ class Slot(Waiter):
         # A read that is sent again must not see what its client wrote after it.
         return b"" if self.session.write_count else request
 
+    def alone(self) -> bool:
+        session = self.session
+        if self.frames > 1 or session.waiting[-1] is not self:
+            return False
+        session.hold(HELD_BARRIER)
+        return True
+
     def resolve(self, reply: Reply) -> None:
         if isinstance(reply, CommandError):
             self.session.count_error(reply.code, 1)
@@ -574,6 +581,10 @@ class Server:
     @abstractmethod
     def function(self, session: Session, argv: Argv) -> Reply:
         """FUNCTION, but for HELP; may be a Deferred."""
+
+    @abstractmethod
+    def modules(self, session: Session) -> Reply:
+        """MODULE LIST; may be a Deferred."""
 
     @abstractmethod
     def execute(self, session: Session) -> Reply:

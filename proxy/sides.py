@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
+from backends.sealed_strings import HEAD, is_sealed, raw_length, unseal_string
 from proxy.datatypes.compare import same
 from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.keyspace import VOLATILE_HASH, KeyPolicy
+from proxy.keyspace import STRING, VOLATILE_HASH, KeyPolicy
 from proxy.moves import Place, Value, dumped
 from proxy.resp import BULK_MAX
 from proxy.router import Route
@@ -156,8 +158,21 @@ class RedisSide(Side):
             if handled >= SLICE:
                 handled = 0
                 await asyncio.sleep(0)
+            if isinstance(reply, int) and self._seals(name):
+                reply = await self._raw_size(name, reply)
             found.append(self._found(name, reply))
         return found
+
+    def _seals(self, name: bytes) -> bool:
+        return self._redis.sealing is not None and self._redis.sealing.seals(name)
+
+    async def _raw_size(self, name: bytes, size: int) -> int:
+        """Bytes of a value once it is unsealed, of which so many are stored."""
+        head = await fate(self._redis.call(self.db, [b"GETRANGE", name, b"0", b"%d" % (HEAD - 1)]))
+        if isinstance(head, bytes) and is_sealed(head):  # else it is no string
+            with suppress(IntegrityError):
+                return max(size, raw_length(head))
+        return size
 
     def _found(self, name: bytes, reply: object) -> Found:
         if isinstance(reply, CommandError):
@@ -167,9 +182,16 @@ class RedisSide(Side):
         if not isinstance(reply, list) or reply[1] is None:
             return None
         try:
-            return dumped(reply[1], reply[0], name, self.name)
+            value = dumped(reply[1], reply[0], name, self.name)
         except CommandError as error:
             return error
+        if value.kind != STRING or not self._seals(name):
+            return value
+        try:
+            size = raw_length(value.data) if is_sealed(value.data) else 0
+            return Large(size) if size > SMALL else value._replace(data=unseal_string(value.data, SMALL))
+        except IntegrityError:
+            return Large(len(value.data))  # read by itself its error is told
 
     async def have(self, names: Sequence[bytes]) -> list[bool]:
         replies = await together(fate(self._redis.call(self.db, [b"EXISTS", name])) for name in names)
@@ -178,10 +200,7 @@ class RedisSide(Side):
         ]  # of one that can't be asked for it is not said that it is gone
 
     async def life(self) -> str:
-        """The run id: a Redis that was started anew, or another that took over, may lack any key."""
-        reply = await self._own(self._redis.call(self.db, [b"INFO", b"server"]))
-        lines = reply.decode("utf-8", "replace").split("\r\n") if isinstance(reply, bytes) else []
-        return next((line for line in lines if line.startswith("run_id:")), "")
+        return await self._own(self._redis.life())
 
 
 class StoreSide(Side):

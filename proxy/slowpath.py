@@ -16,8 +16,10 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from backends.base import Waiter
 from proxy import errors
 from proxy.blocking import Blocking, First
 from proxy.cells import WorkingSet
@@ -41,13 +43,17 @@ from proxy.commands.spec import (
 )
 from proxy.errors import CommandError, NeedKeys
 from proxy.events import Events
+from proxy.everywhere import run_everywhere, runs_everywhere
 from proxy.fanout import Fanout
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import check_size
+from proxy.modules import Inquiry
 from proxy.monitor import Monitors
-from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple
-from proxy.router import APART, COLD, UPSTREAM, Route, Router
+from proxy.moves import MOVES
+from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple, encode_command
+from proxy.router import APART, COLD, UPSTREAM, Home, Route, Router
 from proxy.scheduler import Scheduler
+from proxy.sealing import has_values
 from proxy.session import (
     HELD_BARRIER,
     HELD_ORDER,
@@ -261,6 +267,10 @@ class SlowPath:
             if s.write_count:
                 self._fast.park(s, argv, HELD_ORDER)
                 return
+        if spec.name == b"wait" and self._router.redis is not None:
+            # For all that its Redis has executed until now; of the rest nothing has a replica.
+            self._wait_elsewhere(s, spec, argv, self._router.redis.home, b"")
+            return
         began = now_ns()
         try:
             reply = spec.handler(s, argv)
@@ -283,6 +293,9 @@ class SlowPath:
         except InvalidKeys:
             positions = []
         names = [argv[position] for position in positions]
+        if spec.asks and not spec.flags & (BLOCKING | PUBSUB | ADMIN):
+            self._defer(s, spec, argv, Deferred(Inquiry(self._router, s, spec, argv).run))
+            return
         for name in names:
             if len(name) > self._key_max:
                 raise errors.too_large(len(name), self._key_max, "key_max")
@@ -292,17 +305,21 @@ class SlowPath:
         if self._router.observed and spec.flags & READONLY:
             for name in names:
                 self._tell_read(s.db, name)
+        if self._router.seals:
+            self._router.check_sealed(spec, argv, names)
         route = self._router.find(names[0])
         home = route.home
         patterns = spec.patterns(argv) if spec.patterns is not None else []
         if patterns:
             self._router.check_patterns(spec.title, route, patterns)
         alone = True
+        step = home.step(names[0])
         several = len(names) > 1 and spec.name in STRAYS
         for name in names:
             if name != names[0]:
                 several = True
-                if self._router.find(name).home is not home:
+                other = self._router.find(name)
+                if other.home.step(name) != step or (other.sealed != route.sealed and spec.name in MOVES):
                     alone = False
         if not alone or (
             # Reads of several keys are one job on any cold home: they commit nothing.
@@ -316,8 +333,8 @@ class SlowPath:
                 self._fast.park(s, argv, HELD_ORDER)
                 return
             for part in work.parts:
-                if part.route.home.full:
-                    self._fast.stall(s, argv, part.route.home)
+                if part.home.full:
+                    self._fast.stall(s, argv, part.home)
                     return
             spec.calls += 1
             slot = s.wait(1, work, 1 if spec.write else 0)
@@ -325,6 +342,8 @@ class SlowPath:
             slot.argv = argv
             slot.began = self._fast.began
             work.start(slot)
+            if work.sealing:
+                s.hold(HELD_ORDER)  # until it is acknowledged
             if s.pending >= self._pipeline_max:
                 s.hold(HELD_PIPELINE)
         elif spec.flags & BLOCKING:
@@ -335,15 +354,12 @@ class SlowPath:
             for name in names:
                 if self._router.find(name).limited:
                     self._check_sizes(self._router.find(name), argv)
-            sent = argv
-            if spec.group == "scripting":
-                sent = to_upstream(argv)
-                if sent is not argv:
-                    s.reader.start = -1  # what came is not what goes
-            self._fast.forward(s, spec, sent, route, 1 if spec.write else 0)
-            self._fast.end_run(s)
-            if s.parked is sent:
-                s.parked = argv
+            assert isinstance(home, UpstreamHome)
+            near = route.near and route.limited and spec.kept  # else the fast path has looked there
+            if near or (home.sealing is not None and has_values(spec.name)):
+                self._forward_alone(s, spec, argv, route, home)
+                return
+            self._forward(s, spec, argv, route)
         elif spec.handler is None:
             if not spec.forwardable:  # nor would a redis route take it
                 raise errors.not_served_yet(spec.title)
@@ -362,34 +378,105 @@ class SlowPath:
         if route.way == APART and route.observer is not None:
             route.observer.read(db, name)
 
+    def _forward(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> None:
+        """Send a command as a run of its own."""
+        sent = argv
+        if spec.group == "scripting":
+            sent = to_upstream(argv)
+            if sent is not argv:
+                s.reader.start = -1  # what came is not what goes
+        self._fast.forward(s, spec, sent, route, 1 if spec.write else 0)
+        self._fast.end_run(s)
+        if s.parked is sent:
+            s.parked = argv
+
+    def _forward_alone(
+        self, s: Session, spec: CommandSpec, argv: Argv, route: Route, home: UpstreamHome
+    ) -> None:
+        """Send a command to its Redis by itself: its reply may be known here, or have sealed values in it."""
+        if spec.write and s.write_count and s.write_home is not home:
+            self._fast.park(s, argv, HELD_ORDER)
+            return
+        server = home.server_for(spec, argv, 0 if s.watches else route.reads)
+        known: bytes | None = None
+        if route.near and spec.kept and home.near is not None:
+            known = home.near.find(s.db, s.proto, spec, argv)
+        if known is None and (home.full or server.full):
+            self._fast.stall(s, argv, home if home.full else server)
+            return
+        spec.calls += 1
+        slot = s.wait(1, home, 1 if spec.write else 0)
+        slot.tally = route.tally
+        slot.timing = spec.timing
+        slot.argv = argv
+        slot.began = self._fast.began
+        for arg in argv:
+            slot.size += len(arg)
+        slot.load = server.load
+        server.load.bytes += slot.size
+        self._ask(s, spec, argv, server, slot, known)
+        if s.pending >= self._pipeline_max:
+            s.hold(HELD_PIPELINE)
+
+    def _ask(
+        self, s: Session, spec: CommandSpec, argv: Argv, home: UpstreamHome, slot: Slot, known: bytes | None
+    ) -> None:
+        sealing = home.sealing
+        waiter: Waiter = slot if sealing is None else sealing.unsealing(spec.name, argv, slot)
+        if known is not None:
+            waiter.done(known, 0)
+            return
+        lane = home.shared(s.db, s.proto)
+        if not spec.write:
+            slot.request = encode_command(argv)
+            lane.send(slot.request, waiter)
+        elif sealing is None:
+            lane.send(encode_command(argv), waiter)
+        elif not sealing.send(lane, spec.name, argv, slot):
+            s.hold(HELD_ORDER)  # until it is acknowledged
+
     def _block(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]) -> None:
         """A command that may wait for one of its keys to be written."""
         home = route.home
         if spec.handler is None and not isinstance(home, UpstreamHome):
             raise errors.not_served(spec.title, home.type)
         if isinstance(home, UpstreamHome) and spec.group == "stream" and not _may_wait(argv):
-            self._fast.forward(s, spec, argv, route, 1 if spec.write else 0)
-            self._fast.end_run(s)
+            self._forward(s, spec, argv, route)
+            return
+        if isinstance(home, UpstreamHome):
+            self._wait_elsewhere(s, spec, argv, home, names[0])
             return
         if s.write_count:
             self._fast.park(s, argv, HELD_ORDER)
             return
-        if home.full:
-            self._fast.stall(s, argv, home)
-            return
         if isinstance(home, MemoryHome):
             self._fast.at_once(s, spec, argv, route)
+            return
+        if home.full:
+            self._fast.stall(s, argv, home)
             return
         spec.calls += 1
         slot = s.wait(1, home, 0)
         self._blocking.hold(s)
-        if isinstance(home, UpstreamHome):
-            self._blocking.wait_elsewhere(s, slot, home, argv)
-            return
         assert isinstance(home, ColdHome)
         assert spec.handler is not None
         first = First(self._blocking, s, slot, spec, route, names)
         home.submit(first, spec.handler, argv, s.db, spec.need, names)
+
+    def _wait_elsewhere(self, s: Session, spec: CommandSpec, argv: Argv, home: Home, key: bytes) -> None:
+        """A command for which its Redis may have its client wait."""
+        assert isinstance(home, UpstreamHome)
+        if s.write_count:
+            self._fast.park(s, argv, HELD_ORDER)
+            return
+        server = home.of(key)
+        if server.full:
+            self._fast.stall(s, argv, server)
+            return
+        spec.calls += 1
+        slot = s.wait(1, home, 0)
+        self._blocking.hold(s)
+        self._blocking.wait_elsewhere(s, slot, home, key, argv)
 
     def _submit_alone(
         self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]
@@ -407,15 +494,23 @@ class SlowPath:
 
     def _without_keys(self, s: Session, spec: CommandSpec, argv: Argv) -> None:
         """No keys, or some that can't be told: the handler says what is wrong, as Redis does."""
+        alone = self._router.alone
+        if spec.group == "scripting" and alone is not None:
+            self._forward(s, spec, argv, alone)
+            return
         if spec.name in FORWARD_ONLY:
-            self._fast.forward(s, spec, argv, self._router.of_functions(spec.title), 1 if spec.write else 0)
-            self._fast.end_run(s)
+            self._forward(s, spec, argv, self._router.of_functions(spec.title))
             return
         if spec.upstream:
             if spec.flags & (BLOCKING | PUBSUB | ADMIN):
                 raise errors.not_shared(spec.title)
-            self._fast.forward(s, spec, argv, self._router.of_backend(spec.upstream), 1 if spec.write else 0)
-            self._fast.end_run(s)
+            route = self._router.of_backend(spec.upstream)
+            home = route.home
+            assert isinstance(home, UpstreamHome)
+            if runs_everywhere(spec, home):
+                self._defer(s, spec, argv, Deferred(partial(run_everywhere, s, spec, argv, home)))
+            else:
+                self._forward(s, spec, argv, route)
             return
         if spec.handler is None:
             raise errors.not_served_yet(spec.title)

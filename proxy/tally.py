@@ -37,3 +37,10 @@ class Load:
 
     def __init__(self) -> None:
         self.bytes: int = 0
+
+
+class Overload:
+    """Of a backend that takes no more than it may have in flight: what came beyond that is refused."""
+
+    def __init__(self) -> None:
+        self.refused: int = 0  # commands

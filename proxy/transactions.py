@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Final
 
 from backends.base import Key, Token, Want
+from backends.clusterlanes import REDIRECTS_MAX, TRY_AGAIN_PAUSE, redirect_in
 from backends.frames import ReplyFramer
 from proxy import errors
 from proxy.answers import Answer
@@ -39,12 +40,18 @@ from proxy.errors import CommandError, NeedKeys
 from proxy.events import Events, Watch
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import Block, Keyspace, check_size
+from proxy.moves import MOVES
 from proxy.resp import NULL_ARRAY, OK, Argv, Raw, Reply, encode_command
-from proxy.router import Home, Router
+from proxy.router import Home, Route, Router
+from proxy.sealing import LARGE, VALUES, keys_shown
 from proxy.session import HELD_CLOSING, Deferred, Session, Told
 
 SCRIPTS: Final = (b"eval", b"eval_ro", b"evalsha", b"evalsha_ro")
 PUBLISH: Final = (b"publish", b"spublish")
+OF_ALL_KEYS: Final = (*SCRIPTS, b"dbsize", b"keys", b"randomkey", b"wait")
+"""Commands without keys that the only Redis there is can run among the others."""
+FLUSHES: Final = (b"flushall", b"flushdb")
+"""And those that it may only be sent where it is flushable."""
 REPLY_MAX: Final = 1 << 40  # bytes; an upstream's replies were bounded when they came in
 
 
@@ -101,9 +108,16 @@ class Transactions:
             if spec.handler is None:
                 raise errors.not_served_yet(spec.title)
             return
+        if spec.asks:
+            raise errors.not_in_exec(spec.title)
         names = self._names(spec, argv)
         if not names and spec.name in FORWARD_ONLY:
             self._router.of_functions(spec.title)
+        if not names and spec.upstream and spec.flags & (ADMIN | PUBSUB):
+            raise errors.not_shared(spec.title)
+        if self._router.seals:
+            self._router.check_sealed(spec, argv, names)
+            self._check_moved(spec, names)
         for name in names:
             if len(name) > self._key_max:
                 raise errors.too_large(len(name), self._key_max, "key_max")
@@ -116,6 +130,13 @@ class Transactions:
             elif route.limited:
                 for arg in argv:
                     check_size(route.policy, arg)
+
+    def _check_moved(self, spec: CommandSpec, names: list[bytes]) -> None:
+        """Refuse to have a Redis move a value between routes of which it would be unsealed on one only."""
+        if spec.name in MOVES and len(names) > 1:
+            first, second = self._router.find(names[0]), self._router.find(names[1])
+            if first.home is second.home and first.sealed != second.sealed:
+                raise errors.sealed_and_not(spec.title, first.prefix, second.prefix)
 
     def _names(self, spec: CommandSpec, argv: Argv) -> list[bytes]:
         try:
@@ -153,38 +174,76 @@ class Transactions:
         return Deferred(lambda: self._execute(session, pieces, len(queue.requests)))
 
     def _plan(self, session: Session, requests: list[Argv]) -> list[Piece]:
-        """Each command to its home's piece; raises CROSSTIER where there would be several."""
-        pieces: dict[Home | None, Piece] = {}
-        homes: dict[Home, bytes] = {}  # with a prefix that leads there
+        """Each command to its home's piece; raises CROSSTIER where there would be several.
+
+        A cluster is as many homes as it has slots; what names no key may run wherever the rest does.
+        """
+        pieces: dict[object, Piece] = {}  # by what one step can change
+        steps: dict[object, Route] = {}  # the same, with a route that leads there
         db = session.db
+        loads = False
         for place, argv in enumerate(requests):
             spec = lookup(self._table, argv)
             assert spec is not None
             names = self._names(spec, argv) if spec.scope == KEYS else []
-            home: Home | None = None
-            if not names and spec.name in SCRIPTS:
+            alone = None if names else self._alone(spec, loads)
+            loads = loads or spec.name == b"script|load"
+            if not names and spec.name in SCRIPTS and alone is None:
                 names = self._unnamed(spec, argv, db)
             routes = [self._router.find(name) for name in names]
             if spec.name in PUBLISH and isinstance(self._router.find(argv[1]).home, UpstreamHome):
                 routes = [self._router.find(argv[1])]  # the channel is that Redis' own
             elif not names and spec.name in FORWARD_ONLY:
                 routes = [self._router.of_functions(spec.title)]
-            for route in routes:
-                if homes and route.home not in homes and not self._split:
-                    raise errors.cross_tier_exec(next(iter(homes.values())), route.prefix)
-                homes.setdefault(route.home, route.prefix)
-                if home is not None and route.home is not home:
-                    raise errors.cross_tier(spec.title, homes[home], route.prefix)
-                if home is None and spec.patterns is not None:
+            elif not names and spec.upstream:
+                routes = [self._router.of_backend(spec.upstream)]
+            elif alone is not None:
+                routes = [alone]
+            step: object = None
+            owner: Home | None = None
+            for at, route in enumerate(routes):
+                owner = route.home
+                key = names[at] if names else self._any_key(owner, requests)
+                mine = owner.step(key)
+                if isinstance(owner, UpstreamHome):
+                    owner = owner.of(key)
+                if steps and mine not in steps and not self._split:
+                    raise _apart(next(iter(steps.values())), route, "")
+                steps.setdefault(mine, route)
+                if step is not None and mine != step:
+                    raise _apart(steps[step], route, spec.title)
+                if step is None and spec.patterns is not None:
                     self._router.check_patterns(spec.title, route, spec.patterns(argv))
-                home = route.home
-            owner = None if isinstance(home, MemoryHome) else home
-            piece = pieces.setdefault(owner, Piece(owner))
+                step = mine
+            if isinstance(owner, MemoryHome):
+                step = owner = None
+            piece = pieces.setdefault(step, Piece(owner))
             piece.commands.append(Command(place, spec, argv, db, names))
             if spec.name == b"select":
                 with suppress(CommandError):  # its handler says so
                     db = parse_db(argv[1])
         return list(pieces.values())
+
+    def _alone(self, spec: CommandSpec, loads: bool) -> Route | None:
+        """A route to the only Redis there is, where it can run what speaks of all keys among the others.
+
+        ``loads``: the transaction has loaded a script, which is known here alone until it is done.
+        """
+        alone = self._router.alone
+        if alone is None or (loads and spec.name in SCRIPTS):
+            return None
+        flush = spec.name in FLUSHES and alone.home.flushable
+        return alone if flush or spec.name in OF_ALL_KEYS else None
+
+    def _any_key(self, home: Home, requests: list[Argv]) -> bytes:
+        """A key by which what names none goes where the rest of the transaction at this home does."""
+        for argv in requests:
+            spec = lookup(self._table, argv)
+            assert spec is not None
+            for name in self._names(spec, argv) if spec.scope == KEYS else ():
+                if self._router.find(name).home is home:
+                    return name
+        return b""
 
     def _unnamed(self, spec: CommandSpec, argv: Argv, db: int) -> list[bytes]:
         """The key that a script which names none uses first: where that one is, the script is to run.
@@ -208,7 +267,7 @@ class Transactions:
         session.leave_multi()
         replies: list[Reply] = [None] * count
         here = [watch for watch in watches if isinstance(watch.home, MemoryHome)]
-        if not self._untouched(here):
+        if not self._untouched(here) or self._have_moved(watches):
             self._release(session)
             return NULL_ARRAY
         watched = {watch.home for watch in watches}
@@ -324,16 +383,22 @@ class Transactions:
         """As ``_run_cold``; keys that are watched there are so on a connection of the session's own."""
         began = time.perf_counter_ns()
         lane_db = db = piece.commands[0].db if piece.commands else session.db
-        own = session.dedicated.pop(home, None)
+        own = session.dedicated.pop(home, None)  # first: whoever ends the session gives back what it finds
+        try:
+            sent = await _all_as_sent(home, piece.commands)
+        except BaseException:
+            if own is not None:
+                own.release(False)
+            raise
         requests: list[Argv] = [] if own is None else [[b"SELECT", b"%d" % db]]
         requests.append([b"MULTI"])
         places: list[int] = []  # of each reply within EXEC's; -1 for what we have added
-        for command in piece.commands:
+        for command, argv in zip(piece.commands, sent, strict=True):
             if command.db != db:
                 db = command.db
                 requests.append([b"SELECT", b"%d" % db])
                 places.append(-1)
-            requests.append(to_upstream(command.argv))
+            requests.append(argv)
             places.append(command.place)
             command.spec.calls += 1
         if db != lane_db:
@@ -342,11 +407,12 @@ class Transactions:
         requests.append([b"EXEC"])
         before = len(requests) - 1  # replies that go before EXEC's
         if own is None:
-            lane = home.lanes[2 * lane_db + session.proto - 2] or home.connect(lane_db, session.proto)
+            lane = home.shared(lane_db, session.proto)
         else:
             lane = own
             requests.append([b"SELECT", b"%d" % own.db])
         waiter = Answer(len(requests))
+        waiter.step = own is None
         lane.send(b"".join(map(encode_command, requests)), waiter)
         wire = await waiter.future
         if own is not None:
@@ -356,19 +422,33 @@ class Transactions:
         framer.take(before)
         last = framer.take(1)
         assert last is not None
+        if own is not None and redirect_in(wire, True):
+            return False  # a watched key has gone to another server of the cluster
         if last.startswith(b"-"):
             raise CommandError(last[1:-2].decode("utf-8", "replace"))
         if last.startswith((b"*-1", b"_")):
             return False
+        frames: dict[int, bytes] = {}  # by the places of their commands
         framer = ReplyFramer(REPLY_MAX)
         framer.feed(last[last.index(b"\r\n") + 2 :])
         for place in places:
             frame = framer.take(1)
             assert frame is not None
             if place >= 0:
-                replies[place] = Raw(frame)
-                if frame.startswith(b"-"):
-                    session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
+                frames[place] = frame
+        size = unsealed = 0
+        for command in piece.commands:
+            frame = await _as_set(home, command, frames.pop(command.place))
+            size += len(frame)
+            unsealed += len(frame)
+            if home.sealing is not None:
+                home.sealing.check_reply(size)
+                if unsealed >= LARGE:
+                    unsealed = 0
+                    await asyncio.sleep(0)  # many small ones are to hold up nobody either
+            replies[command.place] = Raw(frame)
+            if frame.startswith(b"-"):
+                session.count_error(frame[1:-2].split(b" ")[0].decode("utf-8", "replace"), 1)
         _measure(session, piece.commands, began)
         return True
 
@@ -392,24 +472,42 @@ class Transactions:
                     raise reply
                 watch.token = reply
             elif isinstance(home, UpstreamHome):
-                await self._watch_upstream(session, home, name)
+                watch.home = await self._watch_upstream(session, home, name)
             session.watches.append(watch)
         return OK
 
-    async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> None:
-        own = session.dedicated.get(home)
-        if own is None:
-            own = await home.dedicated(session.db, session.proto, False)
-            if session.held & HELD_CLOSING:  # it has left in the meantime
-                own.release(True)
-                raise CommandError(errors.INTERNAL)
-            session.dedicated[home] = own
-        requests = [[b"SELECT", b"%d" % session.db], [b"WATCH", name]]
-        waiter = Answer(len(requests))
-        own.send(b"".join(map(encode_command, requests)), waiter)
-        wire = await waiter.future
-        if not wire.endswith(b"+OK\r\n"):
-            raise CommandError(wire[:-2].rpartition(b"\r\n-")[2].decode("utf-8", "replace"))
+    async def _watch_upstream(self, session: Session, home: UpstreamHome, name: bytes) -> UpstreamHome:
+        """The server on which it is watched."""
+        server = home.of(name)
+        redirects = 0
+        until = asyncio.get_running_loop().time() + home.patience
+        while True:
+            own = session.dedicated.get(server)
+            if own is None:
+                own = await server.dedicated(session.db, session.proto, False)
+                if session.held & HELD_CLOSING:  # it has left in the meantime
+                    own.release(True)
+                    raise CommandError(errors.INTERNAL)
+                session.dedicated[server] = own
+            requests = [[b"SELECT", b"%d" % session.db], [b"WATCH", name]]
+            waiter = Answer(len(requests))
+            own.send(b"".join(map(encode_command, requests)), waiter)
+            wire = await waiter.future
+            if wire.endswith(b"+OK\r\n"):
+                return server
+            error = wire[:-2].rpartition(b"\r\n-")[2]
+            refused = b"-" + error + b"\r\n"
+            if not home.sharded or not redirect_in(refused, False):
+                raise CommandError(error.decode("utf-8", "replace"))
+            redirect = home.redirect(server, refused)
+            if redirect is not None and not redirect[1] and redirects < REDIRECTS_MAX:
+                server = redirect[0]
+                redirects += 1
+            elif asyncio.get_running_loop().time() < until:  # where its slot is moving, it can't be watched
+                await asyncio.sleep(TRY_AGAIN_PAUSE / 1000)
+                server, redirects = home.of(name), 0
+            else:
+                raise errors.unsettled(home.name)
 
     def unwatch(self, session: Session) -> None:
         watches, session.watches = session.watches, []
@@ -423,6 +521,15 @@ class Transactions:
             own.release(False)
         session.dedicated.clear()
 
+    def _have_moved(self, watches: list[Watch]) -> bool:
+        """Whether one of the keys is at another server of a cluster than where it is watched."""
+        for watch in watches:
+            name = watch.where[1]
+            home = self._router.find(name).home
+            if isinstance(home, UpstreamHome) and home.of(name) is not watch.home:
+                return True
+        return False
+
     def _untouched(self, watches: list[Watch]) -> bool:
         """Whether these keys, all in memory, are as they were; they are not watched any more."""
         untouched = True
@@ -433,6 +540,45 @@ class Transactions:
             if watch.touched or (watch.existed and not exists):
                 untouched = False
         return untouched
+
+
+def _apart(first: Route, second: Route, title: str) -> CommandError:
+    """Keys of two routes can't be one step; ``title`` is the command that would have both, if one would."""
+    if first.home is second.home:
+        return CommandError(errors.CROSS_SLOT)
+    if title:
+        return errors.cross_tier(title, first.prefix, second.prefix)
+    return errors.cross_tier_exec(first.prefix, second.prefix)
+
+
+async def _all_as_sent(home: UpstreamHome, commands: list[Command]) -> list[Argv]:
+    sent: list[Argv] = []
+    size = 0
+    for command in commands:
+        sent.append(await _as_sent(home, command))
+        size += sum(map(len, command.argv))
+        if home.sealing is not None and size >= LARGE:
+            size = 0
+            await asyncio.sleep(0)  # many small ones are to hold up nobody either
+    return sent
+
+
+async def _as_sent(home: UpstreamHome, command: Command) -> Argv:
+    """A command as it goes to its Redis, its values sealed; raises CommandError."""
+    if home.sealing is not None and command.spec.name in VALUES:
+        return await home.sealing.seal(command.spec.name, command.argv)
+    return to_upstream(command.argv)
+
+
+async def _as_set(home: UpstreamHome, command: Command, frame: bytes) -> bytes:
+    """The reply to a command with its values as their clients have set them, or an error."""
+    keys = keys_shown(command.spec.name, command.argv)
+    if home.sealing is None or not keys:
+        return frame
+    try:
+        return await home.sealing.unseal(keys, frame)
+    except CommandError as error:
+        return error.wire
 
 
 def _measure(session: Session, commands: list[Command], began: int) -> None:

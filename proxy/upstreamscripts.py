@@ -1,4 +1,4 @@
-"""Scripts and functions at the Redis backends.
+"""Scripts, functions and modules at the Redis backends.
 
 A script that is loaded here is loaded at every Redis too, and so is forgotten.  What runs there does not
 depend on it: a forwarded EVALSHA carries the text of a script that is known here.  Functions live at Redis
@@ -8,8 +8,11 @@ backends alone: what changes them goes to all, what asks for them to the first.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
+from backends.frames import ReplyFramer
 from proxy import errors
 from proxy.answers import Answer
 from proxy.errors import CommandError
@@ -29,7 +32,14 @@ class UpstreamScripts:
     """What is asked of the Redis backends beside their keys."""
 
     def __init__(self, router: Router) -> None:
-        self._homes: list[UpstreamHome] = [home for home in router.homes if isinstance(home, UpstreamHome)]
+        self._upstreams: list[UpstreamHome] = [
+            home for home in router.homes if isinstance(home, UpstreamHome)
+        ]
+
+    @property
+    def _homes(self) -> list[UpstreamHome]:
+        """Every server that has keys."""
+        return [server for home in self._upstreams for server in home.servers]
 
     def tell(self, argv: Argv, reply: Reply) -> Reply:
         """Send a request to every Redis that is up; the reply is given all the same when one refuses it."""
@@ -75,12 +85,26 @@ class UpstreamScripts:
             return errors.partly_loaded(script_error(refused[0][1:-2]))
         return _reply(refused[0] if refused else replies[0])
 
+    def modules(self, proto: int) -> Reply:
+        """MODULE LIST: what any of the Redis backends has."""
+        if not self._upstreams:
+            return []
+        return Deferred(lambda: self._modules(proto))
+
+    async def _modules(self, proto: int) -> Reply:
+        await asyncio.sleep(0)  # as above
+        request = [b"MODULE", b"LIST"]
+        replies = await asyncio.gather(*[_ask(home.servers[0], proto, request) for home in self._upstreams])
+        listed = [wire for wire in replies if wire.startswith(b"*")]
+        if not listed:
+            return _reply(replies[0])
+        return [Raw(module) for module in dict.fromkeys(chain.from_iterable(map(_elements, listed)))]
+
 
 async def _ask(home: UpstreamHome, proto: int, argv: Argv) -> bytes:
     """The raw reply, by the lane of clients' own commands."""
     answer = Answer()
-    lane = home.lanes[proto - 2] or home.connect(0, proto)
-    lane.send(encode_command(argv), answer)
+    home.shared(0, proto).send(encode_command(argv), answer)
     return await _wire(answer)
 
 
@@ -105,6 +129,14 @@ async def _wire(answer: Answer) -> bytes:
     wire = await answer.future
     assert isinstance(wire, bytes)
     return wire
+
+
+def _elements(array: bytes) -> Iterator[bytes]:
+    """The frames of an array."""
+    framer = ReplyFramer(len(array))
+    framer.feed(array.partition(b"\r\n")[2])
+    while (frame := framer.take(1)) is not None:
+        yield frame
 
 
 def _reply(wire: bytes) -> Reply:

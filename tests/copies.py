@@ -34,10 +34,11 @@ class Copies:
             f"backends.{n}": dict(b) for n, b in backends.items()
         }
         self.routes = {"": "hot"} | {f"{prefix}:": name for prefix, name in routes.items()}
+        self.options: dict[str, dict[str, Any]] = {}  # of routes, by prefix
         self.write()
 
     def write(self) -> None:
-        self.file.write_text(toml(self.backends, self.routes) + '[http]\nlisten = ""\n')
+        self.file.write_text(toml(self.backends, self.routes, self.options) + '[http]\nlisten = ""\n')
 
     def command(self, source: str, target: str, *options: str) -> list[str]:
         ends = ["--config", str(self.file), "--from", source, "--to", target]

@@ -37,12 +37,15 @@ def config(redis: str, postgres: str, s3: Place, options: Options | None = None)
     return toml(tables, {**{prefix: kind for kind, prefix in PREFIXES.items()}, "": "memory"})
 
 
-def toml(tables: Options, routes: Mapping[str, str]) -> str:
-    """Settings by table, and a backend's name by prefix."""
+def toml(tables: Options, routes: Mapping[str, str], options: Options | None = None) -> str:
+    """Settings by table, and a backend's name by prefix; ``options`` are more of routes, by prefix."""
     lines = []
     for title, settings in [
         *((f"[{title}]", settings) for title, settings in tables.items()),
-        *(("[[routes]]", {"prefix": prefix, "backend": name}) for prefix, name in routes.items()),
+        *(
+            ("[[routes]]", {"prefix": prefix, "backend": name, **(options or {}).get(prefix, {})})
+            for prefix, name in routes.items()
+        ),
     ]:
         lines.append(title)
         # A JSON string, number or boolean is one of TOML too.

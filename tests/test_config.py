@@ -342,7 +342,7 @@ def test_no_repr_shows_a_secret() -> None:
         '[backends.hot]\ntype = "redis"\nurl = "hunter2://x"',
         '[backends.hot]\ntype = "redis"\nurl = "redis://u:[hunter2@x"',
         '[backends.hot]\ntype = "redis"\nurl = "redis://:a#hunter2@x"',
-        '[backends.hot]\ntype = "redis"\nurl = "redis+cluster://:hunter2@x"',
+        '[backends.hot]\ntype = "redis"\nurl = "redis+cluster://:hunter2@x/s"',
         '[backends.hot]\ntype = "redis"\nurl = "redis+sentinel://:hunter2@x"',
         '[backends.hot]\ntype = "redis"\nurl = "redis+sentinel://:x/hunter2@x/s"',
         '[backends.hot]\ntype = "redis"\nurl = "redis://:hunter2@x"\npassword = "hunter2"',
@@ -508,8 +508,8 @@ url = "redis://h/3"
 
 [backends.a]
 type = "redis"
-url = "redis+cluster://h"
-=> [backends.a] url: Redis Cluster is not available in this version; must be redis://, rediss://, unix:// or redis+sentinel://
+url = "redis+cluster://h/service"
+=> [backends.a] url: must be a URL such as redis+cluster://user:password@host:6379,host:6379, special characters written as %XX
 
 [backends.a]
 type = "redis"
@@ -666,14 +666,14 @@ cache_ttl = "1m"
 [[routes]]
 prefix = "a:"
 backend = "up"
-compression = "zstd"
-=> [[routes]] #2 (prefix "a:") compression: is not available on a redis backend in this version; leave it out
+compression_level = 5
+=> [[routes]] #2 (prefix "a:") compression_level: has no effect on a redis backend without compression = "zstd" or integrity = "sha256"
 
 [[routes]]
 prefix = "a:"
 backend = "up"
-integrity = "sha256"
-=> [[routes]] #2 (prefix "a:") integrity: is not available on a redis backend in this version; leave it out
+compress_min = 10
+=> [[routes]] #2 (prefix "a:") compress_min: has no effect on a redis backend without compression = "zstd" or integrity = "sha256"
 
 [[routes]]
 prefix = "a:"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.everywhere import merged
+from tests.clusters import Cluster
 from tests.homes import toml
 from tests.rawclient import RawClient
 from tests.servers import RedisServer, RedtierServer, wait_until
@@ -47,6 +49,7 @@ def test_they_are_answered_as_the_redis_answers_them(clients: tuple[RawClient, R
     for proto in (2, 3):
         for line in (
             f"HELLO {proto}",
+            "MODULE LIST",
             "TESTS.SET k v",
             "tests.get k",
             "TESTS.GET k",
@@ -57,11 +60,25 @@ def test_they_are_answered_as_the_redis_answers_them(clients: tuple[RawClient, R
             "TESTS.GET l",
             "TESTS.SET hot k v",
             "COMMAND GETKEYS TESTS.PAIRS a 1 b 2",
+            "TESTS.WAIT k 1",
+            "TESTS.COUNTED 2 a b c",
+            "TESTS.COUNTED 9 a",
+            "TESTS.AFTER a FROM b c",
+            "TESTS.AFTER a",
+            "TESTS.LAST a b c 2",
+            "TESTS.LAST a b 0",
+            "TESTS.LAST",
+            "TESTS.BOTH KEYED k",
+            "TESTS.BOTH KEYLESS",
+            "TESTS.BOTH NOSUCH k",
+            "TESTS.BOTH",
         ):
             ours, theirs = client.ask(line), direct.ask(line)
             assert line.startswith("HELLO") or ours == theirs, line
-    client.send("MULTI", "TESTS.SET k v", "TESTS.GET k", "EXEC")
-    assert [client.frame() for _ in range(4)][3] == b"*2\r\n+OK\r\n$1\r\nv\r\n"
+    transaction = ["MULTI", "TESTS.SET k v", "TESTS.GET k", "TESTS.KEYLESS a", "TESTS.AFTER FROM k", "EXEC"]
+    for each in (client, direct):
+        each.send(*transaction)
+    assert [client.frame() for _ in transaction] == [direct.frame() for _ in transaction]
 
 
 def test_elsewhere_and_where_they_can_not_be_sent_they_are_refused(
@@ -72,6 +89,19 @@ def test_elsewhere_and_where_they_can_not_be_sent_they_are_refused(
         b"-ERR 'tests.get' is not served on this tier (memory): use a key whose prefix is routed to Redis\r\n"
     )
     assert client.ask("TESTS.PAIRS a 1 hot:b 2").startswith(b"-CROSSTIER")
+    for line in (
+        "TESTS.LAST a hot:b c 2",
+        "TESTS.AFTER FROM hot:b",
+        "TESTS.COUNTED 1 hot:b",
+        "TESTS.BOTH KEYED hot:k",
+    ):
+        assert b" is not served on this tier (memory)" in client.ask(line), line
+    for line in ("TESTS.LAST a b hot:c 2", "TESTS.AFTER FROM a hot:b", "TESTS.COUNTED 2 a hot:b"):
+        assert client.ask(line).startswith(b"-CROSSTIER"), line
+    client.send("MULTI", "TESTS.LAST a b 1", "EXEC")
+    refusal, aborted = [client.frame() for _ in range(3)][1:]
+    assert refusal.startswith(b"-ERR 'tests.last' asks backends that must be waited for")
+    assert aborted.startswith(b"-EXECABORT")
     assert client.ask("TESTS.ADMIN").startswith(b"-ERR 'tests.admin' is not sent over the connections")
     assert client.ask("PING") == b"+PONG\r\n"
 
@@ -85,3 +115,43 @@ def test_one_that_is_loaded_later_is_found_when_it_is_asked_for(module: Path) ->
         assert client.ask("TESTS.SET k v").startswith(b"-ERR unknown command 'TESTS.SET'")
         assert direct.ask(f"MODULE LOAD {module}") == b"+OK\r\n"
         wait_until(lambda: client.ask("TESTS.SET k v") == b"+OK\r\n")
+
+
+def test_what_names_no_key_is_run_on_every_server_of_a_cluster_if_its_tips_say_so(module: Path) -> None:
+    with Cluster(3, False, "--loadmodule", str(module)) as cluster:
+        tables = {"backends.main": {"type": "redis", "url": cluster.url}}
+        with (
+            RedtierServer(toml(tables, {"": "main"})) as server,
+            RawClient(server.port) as client,
+            RawClient(server.port, 3) as other,
+        ):
+            wait_until(lambda: client.ask("TESTS.KEYLESS").startswith(b"*"))
+            for number in range(20):
+                assert client.ask(f"SET key:{number} 1") == b"+OK\r\n"
+            for each in (client, other):
+                assert each.ask("TESTS.SIZE") == b":20\r\n"
+                assert each.ask("TESTS.KEYLESS a") == b"*2\r\n$13\r\nTESTS.KEYLESS\r\n$1\r\na\r\n"
+                assert each.ask("TESTS.EVERYWHERE") == b"*3\r\n" + 3 * b"$16\r\nTESTS.EVERYWHERE\r\n"
+                assert each.ask("TESTS.GET key:1") == b"$1\r\n1\r\n"
+
+
+@pytest.mark.parametrize(
+    ("policy", "wires", "reply"),
+    [
+        ("", [b"*1\r\n:1\r\n", b"*2\r\n:2\r\n:3\r\n"], b"*3\r\n:1\r\n:2\r\n:3\r\n"),
+        ("", [b"%1\r\n:1\r\n:2\r\n", b"%0\r\n"], b"%1\r\n:1\r\n:2\r\n"),
+        ("", [b"+OK\r\n", b"+OK\r\n"], b"+OK\r\n"),
+        ("", [b"+OK\r\n", b"-ERR no\r\n"], b"-ERR no\r\n"),
+        ("one_succeeded", [b"-ERR no\r\n", b"+OK\r\n"], b"+OK\r\n"),
+        ("one_succeeded", [b"-ERR no\r\n", b"-ERR nor\r\n"], b"-ERR no\r\n"),
+        ("all_succeeded", [b"+OK\r\n", b"-ERR no\r\n"], b"-ERR no\r\n"),
+        ("agg_sum", [b":1\r\n", b":2\r\n"], b":3\r\n"),
+        ("agg_min", [b":1\r\n", b":2\r\n"], b":1\r\n"),
+        ("agg_max", [b":1\r\n", b":2\r\n"], b":2\r\n"),
+        ("agg_logical_and", [b"*2\r\n:1\r\n:1\r\n", b"*2\r\n:0\r\n:1\r\n"], b"*2\r\n:0\r\n:1\r\n"),
+        ("agg_logical_or", [b":0\r\n", b":1\r\n"], b":1\r\n"),
+        ("special", [b"*1\r\n:1\r\n", b"*1\r\n:2\r\n"], b"*1\r\n:1\r\n"),
+    ],
+)
+def test_replies_of_several_servers_become_one(policy: str, wires: list[bytes], reply: bytes) -> None:
+    assert merged([f"response_policy:{policy}"] if policy else [], wires, 2) == reply

@@ -24,6 +24,7 @@ from proxy.resp import OK, Argv, Reply
 from proxy.scripting import Calls, Interpreter, ScriptFailed, TooLong, TooMuchMemory, sha1hex
 from proxy.session import Session
 
+DIGEST_SIZE: Final = 40  # of SHA-1, in hexadecimal
 SHEBANG: Final = b"#!"
 FLAGS: Final = frozenset(
     {b"no-writes", b"allow-oom", b"allow-stale", b"no-cluster", b"allow-cross-slot-keys"}
@@ -140,6 +141,7 @@ def to_upstream(argv: Argv) -> Argv:
     name = argv[0].lower()
     if name in (b"eval", b"eval_ro"):
         with suppress(CommandError):  # what is wrong with it the Redis says
+            _count(argv)
             SCRIPTS.load(argv[1])
     elif name in (b"evalsha", b"evalsha_ro") and SCRIPTS.has(argv[1]):
         return [name.replace(b"sha", b""), SCRIPTS.get(argv[1]).text, *argv[2:]]
@@ -154,6 +156,13 @@ def _count(argv: Argv) -> int:
     if count < 0:
         raise CommandError(errors.NEGATIVE_KEYS)
     return count
+
+
+def _count_of_known(argv: Argv) -> int:
+    """As ``_count``, where argv[1] is a digest; before all else it must be long enough."""
+    if len(argv[1]) != DIGEST_SIZE:
+        raise CommandError(errors.NO_SCRIPT)
+    return _count(argv)
 
 
 def _run(ks: Keyspace, argv: Argv, script: Script, count: int, read_only: bool) -> Reply:
@@ -188,13 +197,13 @@ def eval_ro(ks: Keyspace, argv: Argv) -> Reply:
 
 @keys_command("evalsha")
 def evalsha(ks: Keyspace, argv: Argv) -> Reply:
-    count = _count(argv)
+    count = _count_of_known(argv)
     return _run(ks, argv, SCRIPTS.get(argv[1]), count, False)
 
 
 @keys_command("evalsha_ro")
 def evalsha_ro(ks: Keyspace, argv: Argv) -> Reply:
-    count = _count(argv)
+    count = _count_of_known(argv)
     return _run(ks, argv, SCRIPTS.get(argv[1]), count, True)
 
 

@@ -81,7 +81,7 @@ def time_(session: Session, argv: Argv) -> Reply:
 
 @session_command("module|list")
 def module_list(session: Session, argv: Argv) -> Reply:
-    return []
+    return session.server.modules(session)
 
 
 @session_command("role")

@@ -238,7 +238,10 @@ class CommandSpec:
         )
 
         self.upstream: str = upstream
+        self.asks: bool = False  # where a request's keys stand, only that Redis can say
         self.kept: bool = name in KEPT
+        # Whether it may be answered by a replica.
+        self.reads: bool = self.forwardable and bool(self.flags & READONLY) and self.group != "scripting"
         self.handler: Handler | None = None
         # The handler, once the command is timed by samples (see ``Dispatcher``); None: each call by itself.
         self.swift: Handler | None = None

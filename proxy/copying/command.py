@@ -191,9 +191,10 @@ def report(state: State, order: Order, equal: bool) -> int:
 
 
 def _reading(config: Config, order: Order) -> Config:
-    """The source alone: values of any size are read."""
-    cold = config.backends[order.source].cold
-    options = {"cache": False, "max_value": HOT_ROUTE["max_value"]} if cold else HOT_ROUTE
+    """The source alone: values of any size are read, and unsealed wherever their routes lead by now."""
+    options = HOT_ROUTE | {"integrity": "sha256"}
+    if config.backends[order.source].cold:
+        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
     return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
 
 

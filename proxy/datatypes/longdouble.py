@@ -20,11 +20,13 @@ EXPONENT_MAX: Final = 16384  # every finite number is below 2**EXPONENT_MAX
 EXPONENT_MIN: Final = -16445  # of the least number above 0
 TEXT_MAX: Final = 5 * 1024  # bytes; Redis takes no number that is as long
 DECIMALS: Final = 17
+BITS: Final = 3.3219280948873626  # of a decimal digit
 
 _ZERO: Final[Number] = (0, 0)
-_DECIMAL: Final = re.compile(rb"([+-]?)(?:(\d+)\.?(\d*)|\.(\d+))(?:[eE]([+-]?\d+))?")
+# The point is what parts two runs of digits: were it optional by itself, one run could be parted anywhere.
+_DECIMAL: Final = re.compile(rb"([+-]?)(?:(\d+)(?:\.(\d*))?|\.(\d+))(?:[eE]([+-]?\d+))?")
 _HEX: Final = re.compile(
-    rb"([+-]?)0[xX](?:([0-9a-fA-F]+)\.?([0-9a-fA-F]*)|\.([0-9a-fA-F]+))(?:[pP]([+-]?\d+))?"
+    rb"([+-]?)0[xX](?:([0-9a-fA-F]+)(?:\.([0-9a-fA-F]*))?|\.([0-9a-fA-F]+))(?:[pP]([+-]?\d+))?"
 )
 _INFINITY: Final = re.compile(rb"[+-]?inf(?:inity)?", re.IGNORECASE)
 
@@ -56,7 +58,8 @@ def _scaled(match: re.Match[bytes], base: int, power_base: int) -> Number:
     power = int(Decimal(power_text.decode() or "0"))
     power -= len(fraction) * (4 if base == 16 else 1)
     # Far outside the range; without this, a short text would ask for an enormous power.
-    if not -4 * (EXPONENT_MAX + TEXT_MAX) < power < EXPONENT_MAX:
+    bits = len(digits.lstrip(b"0")) * 4 + power if base == 16 else (len(digits.lstrip(b"0")) + power) * BITS
+    if not EXPONENT_MIN - 8 < bits < EXPONENT_MAX + 8:
         raise ValueError("out of range")
     if power >= 0:
         number = _nearest(mantissa * power_base**power, 1)

@@ -207,3 +207,29 @@ def test_the_server_stops_while_clients_wait() -> None:
         client.send("BLPOP short:q 0")
         wait_until(lambda: waiting(other) == 1)
         assert server.stop(timeout=5) == 0
+
+
+def test_wait_tells_how_many_replicas_a_redis_has_for_what_was_written() -> None:
+    with ExitStack() as stack:
+        upstream = stack.enter_context(RedisServer("--repl-diskless-sync-delay", "0"))
+        backends = {
+            "backends.main": {"type": "redis", "url": upstream.url},
+            "backends.hot": {"type": "memory"},
+        }
+        port = stack.enter_context(RedtierServer(toml(backends, {"": "main", "hot:": "hot"}))).port
+        client, other = (stack.enter_context(RawClient(port)) for _ in range(2))
+        client.send("SET k v", "WAIT 1 50")
+        assert [client.frame(), client.frame()] == [b"+OK\r\n", b":0\r\n"]
+        client.send("SET k w", "WAIT 1 0")
+        assert client.frame() == b"+OK\r\n"
+        wait_until(lambda: waiting(other) == 1)
+        replica = stack.enter_context(RedisServer("--replicaof", "127.0.0.1", str(upstream.port)))
+        assert client.frame() == b":1\r\n"
+        with replica.client() as direct:
+            assert direct.get("k") == b"w"
+        client.send("WAIT 2 0")
+        wait_until(lambda: waiting(other) == 1)
+        client.socket.close()
+        wait_until(lambda: waiting(other) == 0)
+        with upstream.client() as direct:
+            wait_until(lambda: direct.info("clients")["blocked_clients"] == 0)

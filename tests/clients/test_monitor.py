@@ -20,6 +20,22 @@ SENT = [
     "DEL short:k",
     "CONFIG GET port",
     "AUTH x y",
+    "EVAL 'return 1' 0",
+    "EVAL 'return 1' 1 short:k",
+    "EVALSHA e0e1f9fabfc9d4800c877a703b823ac0578ff8db 1 short:k",
+    "SET working:k v",
+    "MGET working:k working:l",
+    "WATCH working:k",
+    "MULTI",
+    "INCR working:n",
+    "EXEC",
+    "BLPOP working:q 0.01",
+    "XREAD BLOCK 1 STREAMS working:s $",
+    "EVAL 'return 1' 1 working:k",
+    "EVAL_RO 'return 1' 1 working:k",
+    "FCALL nosuch 1 working:k",
+    "PUBLISH working:c m",
+    "WAIT 0 0",
 ]
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clusters import Cluster
 from tests.copies import DAY, DEBUG, Copies, facts, fill, writing
 from tests.s3 import place
 from tests.servers import TREE, MotoServer, PostgresServer, RedisServer, RedtierServer, free_port, wait_until
@@ -88,6 +89,58 @@ def test_a_proxy_reads_copied_records_as_its_own(
         assert where[b"codec"] == b"zstd", (
             "sealed as the route's default says, though it led to a Redis when it was copied"
         )
+
+
+def test_sealed_values_arrive_raw_and_raw_ones_are_sealed_where_the_route_says_so(
+    tmp_path: Path, first_redis: RedisServer, second_redis: RedisServer
+) -> None:
+    copies = Copies(
+        tmp_path,
+        {
+            "one": {"type": "redis", "url": first_redis.url},
+            "local": {"type": "sqlite", "path": "local.db"},
+            "two": {"type": "redis", "url": second_redis.url},
+        },
+        long="one",
+        other="two",
+    )
+    copies.options["long:"] = {"compression": "zstd", "integrity": "sha256"}
+    copies.write()
+    values = {
+        b"long:text": b"words " * 100,
+        b"long:wide": b"words " * 20_000,  # small where it is stored
+        b"long:large": random.Random(1).randbytes(200_000),
+        b"long:number": b"7",
+        b"other:text": b"words " * 100,
+    }
+    with first_redis.client() as one, second_redis.client() as two:
+        with RedtierServer(copies.file.read_text()) as server, server.client() as client:
+            client.mset(values)
+            client.rpush("long:list", "a")
+            assert client.mget(*values) == list(values.values())
+        sealed = one.get("long:text")
+        assert isinstance(sealed, bytes)
+        assert sealed != values[b"long:text"]
+        # By now the route leads elsewhere, as when its keys are being moved.
+        copies.routes["long:"] = "local"
+        copies.options.clear()
+        copies.write()
+        assert copies.copy("one", "local")[0] == "5 keys of one are the same in local\n"
+        copies.copy("local", "two", "--match", "long:*")
+        assert two.mget(*values) == list(values.values())
+        one.flushall()
+        copies.routes["long:"] = "one"
+        copies.options["long:"] = {"compression": "zstd", "integrity": "sha256"}
+        copies.write()
+        copies.copy("two", "one", "--delete")
+        assert one.get("long:text") == sealed
+        assert one.mget("long:number", "other:text") == [b"7", values[b"other:text"]]
+        one.set("long:extra", one.get("long:wide"))
+        copies.copy("two", "one", "--delete")
+        assert one.exists("long:extra") == 0
+        one.setrange("long:text", 40, "damage")
+        _, err = copies.copy("one", "local", code=1)
+        assert "long:text: INTEGRITY the value of 'long:text' on backend 'one' is damaged" in err
 
 
 def test_killed_twice_while_keys_change_it_ends_with_both_sides_equal(
@@ -401,3 +454,25 @@ def test_progress_is_a_bar_on_a_terminal(tmp_path: Path, first_redis: RedisServe
     assert process.returncode == 0
     assert "━".encode() in shown
     assert b"main to local: pass 2" in shown
+
+
+def test_the_keys_of_a_cluster_are_copied_and_verified(tmp_path: Path) -> None:
+    with Cluster(3, False) as cluster:
+        copies = Copies(
+            tmp_path,
+            {"one": {"type": "redis", "url": cluster.url}, "local": {"type": "sqlite", "path": "local.db"}},
+        )
+        for number in range(600):
+            with cluster.owner(f"long:{number}".encode()).client() as client:
+                client.rpush(f"long:{number}", number, "x" * 100)
+        copies.copy("one", "local")
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.flushall()
+        copies.copy("local", "one")
+        sizes = []
+        for node in cluster.nodes:
+            with node.client() as client:
+                sizes.append(client.dbsize())
+        assert all(sizes)
+        assert sum(sizes) == 600

@@ -11,7 +11,7 @@ import pytest
 
 from tests import s3
 from tests.differential.compare import Open
-from tests.differential.targets import HANDLERS, SERVERS, connect, handlers
+from tests.differential.targets import HANDLERS, ROUTE_OPTIONS, SERVERS, connect, handlers
 from tests.homes import toml, wait_for_homes
 from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer
 
@@ -40,7 +40,7 @@ def opener(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Open]]:
                 f"backends.{backend}": {"type": backend, "flushable": True, **place(backend)}
                 for backend in SERVERS[name].values()
             }
-            routes = toml(tables, SERVERS[name]) + ("cache = true\n" if name == "near" else "")
+            routes = toml(tables, SERVERS[name], ROUTE_OPTIONS.get(name))
             port = servers.enter_context(RedtierServer(routes)).port
             wait_for_homes(port, SERVERS[name])
             return partial(connect, port)

@@ -149,6 +149,28 @@ OF_A_REDIS: Final = {
     b"SWAPDB": no_swap("redis"),
 }
 
+INSIDE: Final = (
+    *("APPEND a x", "GETRANGE a 0 1", "SETRANGE a 0 x", "STRLEN a", "SUBSTR a 0 1", "LCS a b"),
+    *(
+        "BITCOUNT a",
+        "BITFIELD a",
+        "BITFIELD_RO a",
+        "BITOP NOT b a",
+        "BITPOS a 1",
+        "GETBIT a 1",
+        "SETBIT a 1 1",
+    ),
+)
+
+
+def works_inside(argv: Argv) -> CommandError:
+    return errors.inside_sealed(argv[0].decode().lower(), b"")
+
+
+def sorted_by_sealed(argv: Argv) -> CommandError:
+    return errors.sorted_by_sealed(argv[0].decode().lower(), b"")
+
+
 REFUSALS: Final[dict[str, dict[bytes, Refusal]]] = {
     HANDLERS: {},
     "memory": {},
@@ -156,6 +178,13 @@ REFUSALS: Final[dict[str, dict[bytes, Refusal]]] = {
     "postgres": {b"SWAPDB": no_swap("postgres")},
     "redis": OF_A_REDIS,
     "near": OF_A_REDIS,
+    "sealed": {
+        **OF_A_REDIS,
+        **refused("a sealed string has no inside", works_inside, *INSIDE),
+        **refused(
+            "a Redis would sort by sealed strings", sorted_by_sealed, "SORT a GET b_*", "SORT_RO a BY b_*"
+        ),
+    },
     "s3": {
         b"BITOP": Refusal(
             "the result's key can't change in one step with what others say",

@@ -152,18 +152,24 @@ SERVERS = {
     "postgres": {"": "postgres"},
     "redis": {"": "redis"},
     "near": {"": "redis"},  # with replies kept in the near cache
+    "sealed": {"": "redis"},  # with every string sealed that may be
     "s3": {"": "s3"},
     # By the first letters of the corpus' keys: what takes several has them on several.
     "mixed": {"": "memory", "a": "sqlite", "b": "redis"},
 }
 """redtier's routes, each prefix to a backend that has its type's name, by the name of the target."""
+ROUTE_OPTIONS = {
+    "near": {"": {"cache": True}},
+    "sealed": {"": {"compression": "zstd", "integrity": "sha256", "compress_min": 0}},
+}
+"""What a target's routes have beside that."""
 LONG = bool(os.environ.get("REDTIER_LONG"))
 """Whether every target is to be asked in both protocol versions, and on both trees."""
 
 
 def session(name: str, proto: int) -> ParameterSet:
     """What is a backend's own affair, and not compiled, need not be asked twice."""
-    once = name in ("sqlite", "postgres", "redis", "near", "s3", "mixed") and not LONG
+    once = name in ("sqlite", "postgres", "redis", "near", "sealed", "s3", "mixed") and not LONG
     return pytest.param(name, proto, marks=pytest.mark.once if once else ())
 
 
@@ -175,6 +181,7 @@ PROTOS = {
     "postgres": (2,),
     "redis": (2, 3),
     "near": (2, 3),
+    "sealed": (2, 3),
     "s3": (3,),
     "mixed": (3,),
 }

@@ -19,7 +19,7 @@ from tests.differential.frames import decode
 from tests.differential.targets import SERVER_SESSIONS
 from tests.differential.test_corpus import CORPUS, sequences
 
-OLD = ("redis", "near", "mixed")  # keys that may be at a Redis that has none of these commands
+OLD = ("redis", "near", "sealed", "mixed")  # keys that may be at a Redis that has none of these commands
 LEFT = {b"HTTL": 5, b"HPTTL": 5000}  # what they answer passes meanwhile: by so much at most
 
 

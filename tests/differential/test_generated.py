@@ -34,6 +34,7 @@ EXAMPLES = {
     ("redis", 2): 20,
     ("redis", 3): 20,
     ("near", 2): 100,
+    ("sealed", 2): 50,
     ("mixed", 3): 50,
     ("s3", 3): 20,
 }
@@ -69,7 +70,7 @@ def of_target(target: str, proto: int, examples: int) -> Callable[..., Awaitable
         if target != HANDLERS:
             commands = commands | KEYLESS
         requests = data.draw(sequences(commands, start))
-        if target in ("mixed", "s3"):  # what is moved is made anew there, and may be encoded anew
+        if target in ("mixed", "s3", "sealed"):  # what is moved or sealed there may be encoded otherwise
             requests = [argv for argv in requests if argv[0].upper() != b"OBJECT"]
         if target == "near":
             requests = asked_twice(requests)

@@ -120,7 +120,7 @@ def test_what_has_come_before_the_end_is_answered(redtier: RedtierServer, upstre
     try:
         with RawClient(redtier.port) as client, RawClient(redtier.port) as other:
             client.send("SET working:a 1", "SET short:a 2", "GET short:a")  # the second waits for the first
-            wait_until(lambda: b"in_flight=1" in other.ask("INFO tiers"))
+            wait_until(lambda: b"cmd=set" in other.ask("CLIENT LIST"))
             os.kill(redtier.pid, signal.SIGTERM)
             os.kill(upstream.pid, signal.SIGCONT)
             assert [client.frame() for _ in range(3)] == [OK, OK, b"$1\r\n2\r\n"]

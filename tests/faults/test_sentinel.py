@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, contextmanager
+from typing import Final
 
-import hiredis
 import pytest
 
-from tests.faults.load import CODES, Client
+from tests.faults.counters import counting
+from tests.faults.load import Client
 from tests.homes import toml
 from tests.sentinels import Watched, hung
-from tests.servers import RedtierServer, eventually
+from tests.servers import RedtierServer
 
 pytestmark = [pytest.mark.once, pytest.mark.timeout(150)]
 
-CLIENTS: Final = 50
 ALLOWED: Final = 1.0  # seconds that we may take beyond the sentinels' own failover
 
 
@@ -33,62 +31,6 @@ def redtier(watched: Watched) -> Iterator[RedtierServer]:
     tables = {"backends.main": {"type": "redis", "url": watched.url}}
     with RedtierServer(toml(tables, {"": "main"})) as redtier:
         yield redtier
-
-
-class Counter:
-    """A client that counts, one by one, and looks each time what its count is."""
-
-    def __init__(self) -> None:
-        self.name = secrets.token_hex(8)
-        self.count = 0  # the last reply
-        self.maybe = 0  # increments since then of which nobody knows
-        self.answered: list[float] = []  # when, by the loop's time
-        self.failed_at = 0.0  # last
-        self.error = ""
-        self.setbacks = 0  # an acknowledged increment was gone: the new primary had not got it
-        self.stopping = False
-
-    async def run(self, port: int) -> None:
-        async with await Client.connect(port) as client:
-            while not self.stopping:
-                self.maybe += 1
-                count = await client.ask("INCR", self.name)
-                if not self._failed(count):
-                    self._take(count, 1)
-                count = await client.ask("GET", self.name)
-                if not self._failed(count):
-                    self._take(int(count or 0), 0)
-                    self.answered.append(asyncio.get_running_loop().time())
-                await asyncio.sleep(0.01)
-
-    def _take(self, count: int, least: int) -> None:
-        assert count <= self.count + self.maybe, f"{self.name}: {count}, which was never counted"
-        if count < self.count + least:
-            self.setbacks += 1
-        self.count, self.maybe = count, 0
-
-    def _failed(self, reply: Any) -> bool:
-        if isinstance(reply, hiredis.ReplyError):
-            text = str(reply)
-            assert text.split(" ", 1)[0] in CODES, text
-            self.error = text
-            self.failed_at = asyncio.get_running_loop().time()
-            return True
-        return False
-
-
-@asynccontextmanager
-async def counting(port: int) -> AsyncIterator[list[Counter]]:
-    counters = [Counter() for _ in range(CLIENTS)]
-    async with asyncio.TaskGroup() as group:
-        for counter in counters:
-            group.create_task(counter.run(port))
-        try:
-            await eventually(lambda: all(counter.count > 5 for counter in counters))
-            yield counters
-        finally:
-            for counter in counters:
-                counter.stopping = True
 
 
 async def switched(watched: Watched) -> float:
