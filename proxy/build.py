@@ -25,10 +25,13 @@ from proxy.config import (
     RedisBackend,
     RouteConfig,
     S3Backend,
+    in_backend,
 )
 from proxy.config import MemoryBackend as MemoryConfig
+from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
+from proxy.mirror import Mirror, Mirrors
 from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap
@@ -53,6 +56,31 @@ def build_router(
             else:
                 homes[route.backend] = _home(config, backend, clock, cache, events)
     return Router([_route(route, homes[route.backend]) for route in config.routes])
+
+
+def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[bytes, CommandSpec]) -> Mirrors:
+    """The mirrors of all routes; nothing is opened yet.
+
+    A second backend has a home of its own, even where routes lead to it: neither holds up the other, and what
+    is put there for a mirror is no change of any client's key.  So has a first one that is a Redis, since
+    large values would hold up the replies behind them on a lane.
+    """
+    own: dict[str, Home] = {}
+
+    def apart(name: str) -> Home:
+        if name not in own:
+            [own[name]] = build_router(in_backend(config, name), clock, NearCache(0), Events(), table).homes
+        return own[name]
+
+    mirrors: dict[bytes, Mirror | None] = {}
+    for route, settings in ((router.find(each.prefix), each.mirror) for each in config.routes):
+        mirrors[route.prefix] = None
+        if settings is not None:
+            source = apart(route.home.name) if isinstance(route.home, UpstreamHome) else route.home
+            target = apart(settings.backend)
+            assert isinstance(target, (ColdHome, UpstreamHome))
+            mirrors[route.prefix] = Mirror(route, source, target, settings, clock)
+    return Mirrors(mirrors)
 
 
 def _route(route: RouteConfig, home: Home) -> Route:

@@ -44,6 +44,7 @@ class ClusterHome(UpstreamHome):
             bounds = (self.flushable, self.in_flight_max, self.in_flight_bytes_max)
             server = self._servers[node] = UpstreamHome(node, self.near, self.sealing, *bounds)
             server.overload = self.overload
+            server.observation = self.observation
         return server
 
     def of(self, key: bytes) -> UpstreamHome:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ from proxy.options import (
     Mistake,
     Name,
     Password,
+    Percent,
     PostgresUrl,
     PostgresUrlOrNone,
     Prefix,
@@ -266,6 +267,16 @@ BACKENDS: Final[dict[str, type[BackendConfig]]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorConfig(Table):
+    backend: Text
+    percent: Percent = 100
+    compare: bool = True
+    compare_rate: Count = 100
+    queue_max: Count = 100_000
+    queue_bytes_max: Limit = size("64mb")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteConfig(Table):
     """The defaults are those of a cold backend's routes; ``HOT_ROUTE`` has what differs elsewhere."""
 
@@ -286,6 +297,8 @@ class RouteConfig(Table):
     def seals(self) -> bool:
         """Whether values are stored in another form than their own."""
         return self.compression != "none" or self.integrity != "none"
+
+    mirror: MirrorConfig | None = None
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
@@ -351,7 +364,7 @@ def parse(text: str, source: str) -> Config:
     tables = raw.pop("backends", {})
     types = _types(reader, tables)
     backends = _backends(reader, tables, types)
-    routes = _routes(reader, raw.pop("routes", []), types)
+    routes = _routes(reader, raw.pop("routes", []), types, backends)
     given = {"backends": backends, "routes": routes, "source": source}
     config = reader.table(Config, raw, "", given, also=("backends", "routes"))
     if config is None or reader.lines:
@@ -359,9 +372,29 @@ def parse(text: str, source: str) -> Config:
     return config
 
 
+def in_backend(config: Config, name: str) -> Config:
+    """The configuration with all routes in one backend, as keys are copied to it or mirrored there.
+
+    Their values are sealed as their route says, or as a route's defaults say where one of its two backends
+    seals by default and the other does not.  What is copied is no new write: a key without an expiry
+    stays so.
+    """
+    cold = config.backends[name].cold
+    other = {"cache": False} if cold else HOT_ROUTE
+    routes = [
+        replace(route, backend=name, cache=False, ttl=0, mirror=None, read_policy="primary")
+        if config.backends[route.backend].cold == cold
+        else RouteConfig(prefix=route.prefix, backend=name, **other)
+        for route in config.routes
+    ]
+    return replace(config, routes=tuple(routes))
+
+
 def describe(config: Config) -> Iterator[str]:
     """The routes as lines of an aligned table, for people."""
-    rows = [("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity")]
+    rows: list[tuple[str, ...]] = [
+        ("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity", "mirror")
+    ]
     for route in config.routes:
         near = f"yes, {show_duration(route.cache_ttl)}" if route.cache_ttl else "yes"
         zstd = f"{route.compression} {route.compression_level}"
@@ -375,11 +408,21 @@ def describe(config: Config) -> Iterator[str]:
                 show_size(route.max_value),
                 zstd if route.compression != "none" else "none",
                 route.integrity,
+                _mirror_of(route),
             )
         )
+    if not any(route.mirror for route in config.routes):
+        rows = [row[:-1] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _mirror_of(route: RouteConfig) -> str:
+    mirror = route.mirror
+    if mirror is None:
+        return "no"
+    return mirror.backend + (f", {mirror.percent} %" if mirror.percent < 100 else "")
 
 
 _Types = dict[str, type[BackendConfig] | None]
@@ -416,7 +459,9 @@ def _backends(reader: Reader, raw: Mapping[str, object], types: _Types) -> dict[
     return backends
 
 
-def _routes(reader: Reader, raw: object, types: _Types) -> tuple[RouteConfig, ...]:
+def _routes(
+    reader: Reader, raw: object, types: _Types, backends: Mapping[str, BackendConfig]
+) -> tuple[RouteConfig, ...]:
     if not isinstance(raw, list):
         reader.mistake("[[routes]]", "", "must be a table for each route, headed by [[routes]]")
         return ()
@@ -452,6 +497,25 @@ def _routes(reader: Reader, raw: object, types: _Types) -> tuple[RouteConfig, ..
                 for option in _SEALED_BY:
                     if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
                         reader.mistake(where, option, _UNSEALED)
+        if route.mirror is not None:
+            mistake = _wrong_mirror(route.backend, route.mirror.backend, types, backends)
+            if mistake:
+                reader.mistake(where, "mirror backend", mistake)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)
+
+
+def _wrong_mirror(first: str, second: str, types: _Types, backends: Mapping[str, BackendConfig]) -> str:
+    """What is wrong with a mirror of one backend in another, or empty."""
+    if second not in types:
+        return f"unknown backend {shown(second)}{or_known(second, types)}"
+    if types[second] is MemoryBackend:
+        return (
+            f"{shown(second)} is a memory backend, which would be empty after the restart that switches to it"
+        )
+    if first in backends and second in backends:
+        home, mirror = backends[first], backends[second]
+        if replace(home, name="") == replace(mirror, name=""):
+            return f"{shown(second)} is the same place as the route's own backend"
+    return ""

@@ -203,7 +203,7 @@ class Dispatcher(FastPath):
                     continue
                 key = request[spec.first_key]
                 route = routes.find(key)
-                kind = route.kind
+                kind = route.way
                 if len(key) > self.key_max:
                     self._slow.run(s, request)
                 elif kind == MEMORY and spec.swift is not None:

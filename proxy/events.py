@@ -85,6 +85,7 @@ class Events(EventSink):
         self.tracking: bool = False  # clients keep copies
         self.invalidate: Callable[[bytes], object] = _untold  # told of changes while they do
         self.committed_for: Callable[[list[Waiter]], object] = _unasked
+        self._mirror: Callable[[int, bytes], object] | None = None
         self._watches: dict[Where, list[Watch]] = {}
         self._awaited: dict[Where, deque[Awaited]] = {}
 
@@ -106,6 +107,8 @@ class Events(EventSink):
             self.ready.append(where)
         if self.tracking:
             self.invalidate(key)
+        if self._mirror is not None:
+            self._mirror(db, key)
 
     def expired(self, db: int, key: bytes) -> None:
         if self.tracking:
@@ -118,6 +121,11 @@ class Events(EventSink):
     def track(self, tracking: bool) -> None:
         """Whether clients keep copies."""
         self.tracking = tracking
+        self._look()
+
+    def mirror(self, changed: Callable[[int, bytes], object]) -> None:
+        """Tell of every change, from now on."""
+        self._mirror = changed
         self._look()
 
     def cleared(self, db: int) -> None:
@@ -166,4 +174,4 @@ class Events(EventSink):
         return len(self._awaited)
 
     def _look(self) -> None:
-        self.watching = bool(self._watches or self._awaited or self.tracking)
+        self.watching = bool(self._watches or self._awaited or self.tracking or self._mirror)

@@ -31,6 +31,7 @@ from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
 from proxy.nearreplies import NearDedicated, NearLane, NearReplies
+from proxy.observing import Observation, ObservedDedicated, ObservedLane
 from proxy.resp import Argv, Reply, encode_command
 from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
 from proxy.sealing import Sealing
@@ -168,6 +169,7 @@ class UpstreamHome(Home):
         self.kind: int = UPSTREAM
         self.upstream: Upstream = upstream
         self.near: NearReplies | None = near  # where a route has replies kept
+        self.observation: Observation | None = None  # where somebody wants to know what is done with keys
         self.patience: float = 0.0  # for how many seconds a request may be tried again while its key moves
         self.has_readers: bool = False  # whether a route reads from replicas
         self.sealing: Sealing | None = sealing  # where a route has values sealed
@@ -314,6 +316,8 @@ class UpstreamHome(Home):
         lane = self.upstream.lane(db, proto, number)
         if self.near is not None:
             lane = NearLane(lane, self.near, lane_place(db, proto, 0))
+        if self.observation is not None:
+            lane = ObservedLane(lane, self.observation, db)
         self.lanes[lane_place(db, proto, number)] = lane
         return lane
 
@@ -323,8 +327,10 @@ class UpstreamHome(Home):
 
     async def dedicated(self, db: int, proto: int, patient: bool) -> Dedicated:
         """A connection for one client alone; raises CommandError."""
-        own = await answered(self.name, self.upstream.dedicated(db, proto, patient))
-        return own if self.near is None else NearDedicated(own, self.near)
+        own: Dedicated = await answered(self.name, self.upstream.dedicated(db, proto, patient))
+        if self.near is not None:
+            own = NearDedicated(own, self.near)
+        return own if self.observation is None else ObservedDedicated(own, self.observation)
 
     async def call(self, db: int, argv: list[bytes]) -> object:
         """One command and its parsed reply, with nothing sealed or unsealed.
@@ -360,6 +366,8 @@ class UpstreamHome(Home):
         finally:
             if planned is not None:
                 planned.release()
+            if self.observation is not None:
+                self.observation.called(db, argv)
 
 
 class ReplicaHome(UpstreamHome):

@@ -2,7 +2,7 @@
 
 Sections and fields have Redis' names and order, so that clients, GUIs and exporters find what they know; a
 field that would say nothing about this server is left out.  Ours are ``redtier_version`` and the section
-``Tiers``, with a line for each backend and one for the near cache.
+``Tiers``, with a line for each backend, each mirror, and the near cache.
 
 Sizes are bytes, as in Redis: https://redis.io/commands/info.
 """
@@ -32,6 +32,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import DATABASES
 from proxy.lru import ENTRY_OVERHEAD
 from proxy.memoryreport import backends_of, client_memory, used
+from proxy.mirror import Mirrors
 from proxy.nearcache import NearCache
 from proxy.parameters import policy_of
 from proxy.pubsub import PubSub
@@ -54,6 +55,7 @@ class InfoSource(Protocol):
     dispatcher: Dispatcher
     blocking: Blocking
     homes: dict[str, Home]
+    mirrors: Mirrors
     cache: NearCache
     max_clients: int
     connections_received: int
@@ -105,6 +107,8 @@ def reset_counters(source: InfoSource) -> None:
             home.conflicts = home.damaged = home.expired = 0
         elif isinstance(home, UpstreamHome) and home.sealing is not None:
             home.sealing.damaged = 0
+    for mirror in source.mirrors.all:
+        mirror.forget_counts()
 
 
 def _server(source: InfoSource) -> Fields:
@@ -356,6 +360,13 @@ def _cluster(source: InfoSource) -> Fields:
 
 def _tiers(source: InfoSource) -> Fields:
     fields = {f"tier{n}": _tier(source, home) for n, home in enumerate(source.homes.values())}
+    for n, mirror in enumerate(source.mirrors.all):
+        fields[f"mirror{n}"] = _pairs(
+            route=mirror.route.prefix.decode(),
+            backend=mirror.target.name,
+            state="waiting" if mirror.away else "up",
+            **mirror.figures(),
+        )
     cache = source.cache
     fields["near_cache"] = _pairs(
         copies=cache.lru.count,

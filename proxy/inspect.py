@@ -17,6 +17,7 @@ from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import KIND_NAMES
 from proxy.lru import entry_size
+from proxy.mirror import Mirror, Mirrors
 from proxy.resp import Reply, Simple
 from proxy.router import Route, Router
 
@@ -96,8 +97,8 @@ def _digest(seal: Description) -> str:
     return f"{seal.hash}:{seal.digest}" if seal.digest else "none"
 
 
-def describe_routes(router: Router, config: Config) -> Reply:
-    """All routes as maps, in the order of their prefixes."""
+def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
+    """All routes as maps, in the order of their prefixes; a mirror is a map within its route's, or null."""
     settings = {route.prefix: route for route in config.routes}
     return [
         {
@@ -113,9 +114,23 @@ def describe_routes(router: Router, config: Config) -> Reply:
             "integrity": settings[route.prefix].integrity,
             "calls": route.tally.calls,
             "errors": route.tally.errors,
+            "mirror": _describe_mirror(mirrors.of(route)),
         }
         for route in router.routes
     ]
+
+
+def _describe_mirror(mirror: Mirror | None) -> Reply:
+    if mirror is None:
+        return None
+    return {
+        "backend": mirror.target.name,
+        "type": mirror.target.type,
+        "percent": mirror.settings.percent,
+        "compare": int(mirror.settings.compare),
+        "state": f"waiting: {mirror.away}" if mirror.away else "up",
+        **mirror.figures(),
+    }
 
 
 async def memory_usage(route: Route, db: int, key: bytes) -> Reply:

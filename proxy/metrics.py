@@ -27,6 +27,7 @@ from proxy.commands.spec import every_spec
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource
 from proxy.keyspace import DATABASES
+from proxy.mirror import Mirror
 from proxy.router import Home, Route
 from proxy.sealing import Sealing
 from proxy.tally import LATENCY_BUCKETS
@@ -61,6 +62,7 @@ def _collect(source: InfoSource, up: Mapping[str, bool]) -> Iterator[Metric]:
     yield from _routes(source.router.routes)
     yield from _commands(source)
     yield from _backends(list(source.homes.values()), up)
+    yield from _mirrors(source.mirrors.all)
     cache = source.cache
     yield Gauge("redtier_cache_used_bytes", "Memory of the near cache.", cache.lru.used)
     yield Gauge("redtier_cache_max_bytes", "Bound of the near cache's memory.", cache.max_bytes)
@@ -209,6 +211,24 @@ def _routes(routes: Sequence[Route]) -> Iterator[Metric]:
         buckets = list(zip(_BOUNDS, accumulate(tally.buckets), strict=True))
         latency.add_metric(values, buckets, tally.sum_us / 1e6)
     yield from (commands, failed, latency)
+
+
+def _mirrors(mirrors: Sequence[Mirror]) -> Iterator[Metric]:
+    labels = ["route", "backend"]
+    families: tuple[tuple[type[Counter] | type[Gauge], str, str], ...] = (
+        (Gauge, "pending", "Keys in which the second backend may lag."),
+        (Counter, "copied", "Keys put to the second backend, or removed there."),
+        (Counter, "dropped", "Changes that were not mirrored, so that a copy is due."),
+        (Counter, "refused", "Copies that a backend refused, of keys that it can't hold."),
+        (Counter, "compared", "Keys that were compared."),
+        (Counter, "differences", "Keys that differed, and were not written meanwhile."),
+    )
+    for family, name, text in families:
+        metric = family(f"redtier_mirror_{name}", text, labels=labels)
+        for mirror in mirrors:
+            values = [mirror.route.prefix.decode() + "*", mirror.target.name]
+            metric.add_metric(values, mirror.figures()[name])
+        yield metric
 
 
 def _commands(source: InfoSource) -> Iterator[Metric]:

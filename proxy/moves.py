@@ -83,7 +83,7 @@ class Place:
         return Value(STRING, data, max(0, expire_at))
 
     async def _read_collection(self, home: UpstreamHome) -> Value | None:
-        reply = await home.call(self.db, [b"EVAL", READ, b"1", self.name])
+        reply = await home.call(self.db, [b"EVAL_RO", READ, b"1", self.name])
         assert isinstance(reply, list)
         expire_at, dump = reply
         if dump is None:
@@ -149,6 +149,17 @@ class Place:
             return bool(await self._perform(remove, Want.VALUE))
         script = REMOVE_SAME if value.kind == STRING else REMOVE_KEPT
         return await home.call(self.db, [b"EVAL", script, b"1", self.name, self.kept]) == 1
+
+    async def drop(self) -> bool:
+        """Remove the key, whatever it holds; false if it is not there."""
+        home = self.route.home
+        if isinstance(home, UpstreamHome):
+            return await home.call(self.db, [b"UNLINK", self.name]) == 1
+
+        def drop(keyspace: Keyspace, argv: Argv) -> Reply:
+            return keyspace.remove(self.name)
+
+        return bool(await self._perform(drop, Want.META))
 
     async def _perform(self, handler: Callable[[Keyspace, Argv], Reply], need: Want) -> Reply:
         """Run a handler on this key where it is at home."""

@@ -19,6 +19,7 @@ from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
@@ -275,6 +276,7 @@ Count = Annotated[int, partial(_integer, minimum=1)]
 Lanes = Annotated[int, partial(_integer, minimum=1, maximum=LANES)]
 CountOrZero = Annotated[int, partial(_integer, minimum=0)]
 Level = Annotated[int, partial(_integer, minimum=1, maximum=22)]
+Percent = Annotated[int, partial(_integer, minimum=0, maximum=100)]
 Text = Annotated[str, _text]
 Name = Annotated[str, _name]
 Prefix = Annotated[bytes, _prefix]
@@ -318,9 +320,15 @@ def options(table: type[Table]) -> dict[str, Check | type[Table]]:
             found[field.name] = hint.__metadata__[0]
         elif get_origin(hint) is Literal:
             found[field.name] = partial(choice, choices=get_args(hint))
-        elif isinstance(hint, type) and issubclass(hint, Table):
-            found[field.name] = hint
+        else:
+            # A table that may be left out is declared as "X | None".
+            kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+            found.update((field.name, kind) for kind in kinds if _is_table(kind))
     return found
+
+
+def _is_table(hint: object) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Table)
 
 
 def quoted(key: str) -> str:
@@ -391,4 +399,6 @@ class Reader:
 
 
 def _inner(where: str, option: str) -> str:
+    if where.startswith("[["):  # one of several tables, with its number behind it
+        return f"{where} {quoted(option)}"
     return f"{where[:-1]}.{quoted(option)}]" if where else f"[{quoted(option)}]"

@@ -15,6 +15,7 @@ from backends.base import KeyInfo
 from proxy.commands.spec import CommandSpec
 from proxy.errors import cross_tier, inside_sealed, no_functions, sorted_by_sealed
 from proxy.keyspace import KeyPolicy, Keyspace
+from proxy.observing import Observer
 from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, Argv
 from proxy.sealing import works_inside
@@ -24,6 +25,8 @@ from proxy.tally import Load, Overload, Tally
 MEMORY: Final = 0
 COLD: Final = 1
 UPSTREAM: Final = 2
+# A value of Route.way.
+APART: Final = -1
 
 
 # Values of Route.reads: where what only reads goes, if the home has replicas.
@@ -108,6 +111,9 @@ class Route:
         self.prefix: bytes = prefix
         self.home: Home = home
         self.kind: int = home.kind
+        # What the fast path goes by: the kind, or APART where each command takes the slow path.
+        self.way: int = home.kind
+        self.observer: Observer | None = None  # is told which keys are read, where the way is APART
         self.policy: KeyPolicy = policy
         self.sealed: bool = sealed  # strings are sealed on their way to its upstream
         # Whether requests must be looked through: for what an upstream would take and the route does not, or
@@ -127,6 +133,7 @@ class Router:
         self.routes: list[Route] = sorted(routes, key=lambda route: route.prefix)
         self.map: PrefixMap[Route] = PrefixMap((route.prefix, route) for route in routes)
         self.homes: list[Home] = list(dict.fromkeys(route.home for route in self.routes))
+        self.observed: bool = False  # whether any route has an observer
         redis = [route for route in self.routes if route.kind == UPSTREAM]
         only = redis[0] if len({route.home for route in redis}) == 1 else None
         # A route to the only Redis server, if there is one and no more.
@@ -137,6 +144,13 @@ class Router:
 
     def find(self, key: bytes) -> Route:
         return self.map.find(key)
+
+    def observe(self, route: Route, observer: Observer) -> None:
+        """Have somebody told which keys of a route are read; of those on a Redis its lanes tell."""
+        if route.kind != UPSTREAM:
+            route.observer = observer
+            route.way = APART
+            self.observed = True
 
     def of_home(self, home: Home) -> list[Route]:
         return [route for route in self.routes if route.home is home]

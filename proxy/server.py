@@ -24,7 +24,7 @@ from backends.base import StoreError
 from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
-from proxy.build import build_router
+from proxy.build import build_mirrors, build_router
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -104,6 +104,8 @@ class RedtierServer(Server):
         self._look_at = 0  # ms since the epoch
         self._look_pause = LOOK_PAUSE_MIN
         self.router = build_router(config, self.clock, self.cache, self.events, self.table)
+        self.mirrors = build_mirrors(config, self.router, self.clock, self.table)
+        self.mirrors.attach(self.router, self.events, self.table)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
         self.walks = Walks(self.router, settings.cursors_max)
@@ -168,6 +170,9 @@ class RedtierServer(Server):
         http = self.config.http.listen
         http_socket = None if http is None else bind_http(http)
         await self._open_homes()
+        for home in self.mirrors.targets:  # nobody waits for them
+            self._spawn(self._open_target(home))
+        self.mirrors.start(self._spawn)
         settings = self.config.server
         tls = tls_context(settings.tls) if settings.tls.listen else None
         for address in settings.listen:
@@ -204,12 +209,14 @@ class RedtierServer(Server):
                     await self._left.wait()
         for session in self.clients():
             session.link.abort("the server stops")
+        await self.mirrors.settle(max(1.0, deadline - time.monotonic()))
         await self.subscriptions.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         patience = max(1.0, deadline - time.monotonic())
-        await asyncio.gather(*[self._close(home, patience) for home in self.homes.values()])
+        homes = [*self.homes.values(), *self.mirrors.homes]
+        await asyncio.gather(*[self._close(home, patience) for home in homes])
 
     async def _close(self, home: Home, patience: float) -> None:
         with contextlib.suppress(TimeoutError, StoreError):
@@ -238,7 +245,20 @@ class RedtierServer(Server):
             await asyncio.wait(opening, timeout=OPEN_PATIENCE)
 
     async def _open(self, home: Home, first: asyncio.Future[None]) -> None:
-        """Open a home, again and again until it is there; then sweep it."""
+        """Open a home; then learn what it serves, or sweep it."""
+        await self._until_open(home, first)
+        if isinstance(home, UpstreamHome):
+            await self._learn(home)
+        await self._sweep(home)
+
+    async def _open_target(self, home: Home) -> None:
+        """Open the second backend of a mirror, and sweep it where that is not done for its own routes."""
+        await self._until_open(home, self._loop.create_future())
+        if home.name not in self.homes:
+            await self._sweep(home)
+
+    async def _until_open(self, home: Home, first: asyncio.Future[None]) -> None:
+        """Open a home, again and again until it is there; ``first`` is done with the first try."""
         pause = 0.1
         while True:
             try:
@@ -258,11 +278,6 @@ class RedtierServer(Server):
             await asyncio.sleep(pause)
             pause = min(2 * pause, REOPEN_MAX)
         log.info("backend '%s' is there", home.name)
-        if isinstance(home, UpstreamHome):
-            await self._learn(home)
-        interval = getattr(self.config.backends[home.name], "sweep_interval", 0)
-        if interval and isinstance(home, ColdHome):
-            await self._sweep(home, interval / 1000)
 
     async def _learn(self, home: UpstreamHome) -> None:
         for spec in await learn(home, self.table):
@@ -278,9 +293,10 @@ class RedtierServer(Server):
                 if isinstance(home, UpstreamHome) and not home.down:
                     self._spawn(self._learn(home))
 
-    async def _sweep(self, home: ColdHome, interval: float) -> None:
-        while True:
-            await asyncio.sleep(interval)
+    async def _sweep(self, home: Home) -> None:
+        interval = getattr(self.config.backends[home.name], "sweep_interval", 0)
+        while interval and isinstance(home, ColdHome):
+            await asyncio.sleep(interval / 1000)
             try:
                 while self.active_expire and await home.sweep(SWEEP_MAX) == SWEEP_MAX:
                     pass
@@ -400,8 +416,10 @@ class RedtierServer(Server):
 
     async def flush(self, db: int | None) -> Reply:
         try:
+            self.walks.check_flushable()
+            self.mirrors.replaced("FLUSHALL" if db is None else "FLUSHDB")  # even if it is done in part
             return await self.walks.flush(db)
-        finally:  # it may have been done in part
+        finally:
             self.tracking.flushed()
 
     async def after(self, ms: int, reply: Reply) -> Reply:
@@ -475,6 +493,7 @@ class RedtierServer(Server):
     def swap(self, first: int, second: int) -> Reply:
         reply = self.walks.swap(first, second)
         self.tracking.flushed()
+        self.mirrors.replaced("SWAPDB")
         return reply
 
     def memory_usage(self, db: int, key: bytes) -> Awaitable[Reply]:
@@ -505,7 +524,7 @@ class RedtierServer(Server):
         return where(self.router.find(key), db, key)
 
     def routes(self) -> Reply:
-        return describe_routes(self.router, self.config)
+        return describe_routes(self.router, self.config, self.mirrors)
 
     def info(self, sections: list[str]) -> str:
         return info_text(self, sections)

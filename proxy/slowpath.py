@@ -34,6 +34,7 @@ from proxy.commands.spec import (
     NO_MANDATORY_KEYS,
     NO_MULTI,
     PUBSUB,
+    READONLY,
     WRITE,
     CommandSpec,
     InvalidKeys,
@@ -50,7 +51,7 @@ from proxy.modules import Inquiry
 from proxy.monitor import Monitors
 from proxy.moves import MOVES
 from proxy.resp import ARGUMENT_OVERHEAD, Argv, Reply, Simple, encode_command
-from proxy.router import COLD, UPSTREAM, Home, Route, Router
+from proxy.router import APART, COLD, UPSTREAM, Home, Route, Router
 from proxy.scheduler import Scheduler
 from proxy.sealing import has_values
 from proxy.session import (
@@ -301,6 +302,9 @@ class SlowPath:
         if not names:
             self._without_keys(s, spec, argv)
             return
+        if self._router.observed and spec.flags & READONLY:
+            for name in names:
+                self._tell_read(s.db, name)
         if self._router.seals:
             self._router.check_sealed(spec, argv, names)
         route = self._router.find(names[0])
@@ -368,6 +372,11 @@ class SlowPath:
             self._fast.park(s, argv, HELD_ORDER)
         else:
             self._fast.at_once(s, spec, argv, route)
+
+    def _tell_read(self, db: int, name: bytes) -> None:
+        route = self._router.find(name)
+        if route.way == APART and route.observer is not None:
+            route.observer.read(db, name)
 
     def _forward(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> None:
         """Send a command as a run of its own."""

@@ -212,13 +212,16 @@ class Walks:
                 return infos
         return []
 
-    async def flush(self, db: int | None) -> Reply:
-        """FLUSHDB and FLUSHALL: all homes or none, and in each what stands under its routes' prefixes."""
+    def check_flushable(self) -> None:
+        """Refuse FLUSHDB and FLUSHALL unless all homes can be cleared; raises CommandError."""
         for home in self._router.homes:
             if not home.flushable:
                 raise errors.not_flushable(home.name)
             if home.down:
                 raise errors.backend_down(home.name, home.down)
+
+    async def flush(self, db: int | None) -> Reply:
+        """FLUSHDB and FLUSHALL: in each home what stands under its routes' prefixes."""
         for home in self._router.homes:
             for route in self._router.of_home(home):
                 await home.clear(db, route.prefix)

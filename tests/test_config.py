@@ -19,6 +19,7 @@ from proxy.config import (
     ConfigError,
     HttpConfig,
     MemoryBackend,
+    MirrorConfig,
     RedisBackend,
     RouteConfig,
     S3Backend,
@@ -28,6 +29,7 @@ from proxy.config import (
     TlsConfig,
     default_config,
     describe,
+    in_backend,
     load,
     parse,
 )
@@ -61,7 +63,16 @@ backend = "hot"
 """
 
 
-TABLES = (ServerConfig, TlsConfig, HttpConfig, CacheConfig, ScriptsConfig, RouteConfig, *BACKENDS.values())
+TABLES = (
+    ServerConfig,
+    TlsConfig,
+    HttpConfig,
+    CacheConfig,
+    ScriptsConfig,
+    RouteConfig,
+    MirrorConfig,
+    *BACKENDS.values(),
+)
 
 
 def mistakes(text: str) -> tuple[str, ...]:
@@ -123,7 +134,18 @@ def example_tables() -> list[tuple[type[Table], dict[str, object], Table, Table]
         (HttpConfig, raw["http"], config.http, HttpConfig()),
         (CacheConfig, raw["cache"], config.cache, CacheConfig()),
         (ScriptsConfig, raw["scripts"], config.scripts, ScriptsConfig()),
-        (RouteConfig, raw["routes"][0], config.routes[0], RouteConfig(prefix=b"long:", backend="archive")),
+        (
+            RouteConfig,
+            raw["routes"][0],
+            config.routes[0],
+            RouteConfig(prefix=b"long:", backend="archive", mirror=MirrorConfig(backend="blobs")),
+        ),
+        (
+            MirrorConfig,
+            raw["routes"][0]["mirror"],
+            config.routes[0].mirror or pytest.fail("no mirror"),
+            MirrorConfig(backend="blobs"),
+        ),
     ]
     for name, backend in config.backends.items():
         cls = BACKENDS[raw["backends"][name].pop("type")]
@@ -141,6 +163,7 @@ def test_the_example_shows_every_option_of_every_table() -> None:
         CacheConfig,
         ScriptsConfig,
         RouteConfig,
+        MirrorConfig,
     } | set(BACKENDS.values())
     for cls, written, _, _ in tables:
         assert set(written) == set(options(cls)), cls
@@ -657,6 +680,48 @@ prefix = "a:"
 backend = "up"
 ttl = "1h"
 => [[routes]] #2 (prefix "a:") ttl: is not available on a redis backend in this version; leave it out
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = { backend = "clod" }
+=> [[routes]] #2 (prefix "a:") mirror backend: unknown backend "clod"; did you mean "cold"?
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = { percent = 50 }
+=> [[routes]] #2 (prefix "a:") mirror backend: must be given
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = { backend = "cold", percent = 101 }
+=> [[routes]] #2 (prefix "a:") mirror percent: must be an integer of 0 to 100, not 101
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = { backend = "cold", queue = 5 }
+=> [[routes]] #2 (prefix "a:") mirror queue: unknown option; did you mean "queue_max"?
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = "cold"
+=> [[routes]] #2 (prefix "a:") mirror: must be a table, not "cold"
+
+[[routes]]
+prefix = "a:"
+backend = "cold"
+mirror = { backend = "hot" }
+=> [[routes]] #2 (prefix "a:") mirror backend: "hot" is a memory backend, which would be empty after the restart that switches to it
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+mirror = { backend = "up" }
+=> [[routes]] #2 (prefix "a:") mirror backend: "up" is the same place as the route's own backend
 """  # noqa: E501
 
 
@@ -767,3 +832,37 @@ def test_routes_are_described_as_an_aligned_table() -> None:
         '""       hot      memory  no        0    512mb      none         none',
         '"long:"  cold     sqlite  yes, 90s  7d   64mb       zstd 3       sha256',
     ]
+
+
+def test_mirrors_are_described_where_there_are_any() -> None:
+    text = BASE + '[[routes]]\nprefix = "a:"\nbackend = "up"\nmirror = { backend = "cold", percent = 5 }\n'
+    assert list(describe(parse(text, "r.toml"))) == [
+        "prefix  backend  type    cache  ttl  max_value  compression  integrity  mirror",
+        '""      hot      memory  no     0    512mb      none         none       no',
+        '"a:"    up       redis   no     0    512mb      none         none       cold, 5 %',
+    ]
+
+
+def test_a_mirror_s_keys_are_sealed_as_their_route_says_if_that_seals() -> None:
+    text = (
+        BASE
+        + """
+    [backends.other]
+    type = "sqlite"
+    path = "other.db"
+    [[routes]]
+    prefix = "a:"
+    backend = "cold"
+    compression = "none"
+    ttl = "1h"
+    mirror = { backend = "other" }
+    [[routes]]
+    prefix = "b:"
+    backend = "up"
+    mirror = { backend = "other" }
+    """
+    )
+    hot, sealed, forwarded = in_backend(parse(text, "r.toml"), "other").routes
+    assert {route.backend for route in (hot, sealed, forwarded)} == {"other"}
+    assert (sealed.compression, sealed.ttl, sealed.cache, sealed.mirror) == ("none", 0, False, None)
+    assert (forwarded.compression, forwarded.max_value) == ("zstd", 64 << 20)

@@ -1,6 +1,5 @@
-"""``redtier copy``: keys of one backend to another, while clients go on.
+"""``redtier copy``: keys of one backend to another, while clients go on.  Its two ends are ``proxy.sides``.
 
-sides.py    the two ends: keys read, written and removed in batches
 passes.py   the passes over all keys, until one finds nothing that differs
 state.py    where a copy stands, in a file
 views.py    how far it is, for people

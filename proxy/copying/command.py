@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,9 +22,8 @@ from backends.base import StoreError
 from proxy.build import build_router
 from proxy.clock import Clock
 from proxy.commands.spec import load_table
-from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig
+from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig, in_backend
 from proxy.copying.passes import Copy
-from proxy.copying.sides import Away, RedisSide, Side, StoreSide
 from proxy.copying.state import BadState, State, StateFile
 from proxy.copying.views import View, view
 from proxy.events import Events
@@ -32,6 +31,8 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.nearcache import NearCache
 from proxy.options import or_known, shown
+from proxy.prefixes import PrefixMap
+from proxy.sides import Away, Side, side_of
 
 # How long connections are given to close in good order when the copy is told to stop.
 CLOSE_PATIENCE: Final = 0.3  # seconds
@@ -107,9 +108,18 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
     shows = view(f"{order.source} to {order.target}")
     clock = Clock()
     source = _side(_reading(config, order), order.db, clock)
-    target = _side(_writing(config, order), order.db, clock)
+    target = _side(in_backend(config, order.target), order.db, clock)
     copy = Copy(
-        source, target, Glob(order.match), state or State(), file, shows, clock, order.rate, order.remove
+        source,
+        target,
+        Glob(order.match),
+        state or State(),
+        file,
+        shows,
+        clock,
+        mirrored(config, order),
+        order.rate,
+        order.remove,
     )
     loop = asyncio.get_running_loop()
     stopped: asyncio.Future[int] = loop.create_future()
@@ -157,7 +167,9 @@ async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile
 def report(state: State, order: Order, equal: bool) -> int:
     """Tell how a copy ended; the exit code."""
     if equal and not state.refused:
-        print(f"{state.compared:,} keys of {order.source} are the same in {order.target}")
+        print(f"{state.compared - state.moving:,} keys of {order.source} are the same in {order.target}")
+        if state.moving:
+            print(f"{state.moving:,} more are being written all the time, and are mirrored")
     if state.refused:
         _say(f"{state.refused:,} keys could not be copied, among them:")
         for line in state.refusals:
@@ -186,26 +198,24 @@ def _reading(config: Config, order: Order) -> Config:
     return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
 
 
-def _writing(config: Config, order: Order) -> Config:
-    """The target alone: keys are sealed as their routes to it say, by default where they have others."""
-    other = {"cache": False} if config.backends[order.target].cold else HOT_ROUTE
-    routes = [
-        # What is copied is no new write: a key without an expiry stays so.
-        replace(route, cache=False, ttl=0)
-        if route.backend == order.target
-        else RouteConfig(prefix=route.prefix, backend=order.target, **other)
-        for route in config.routes
-    ]
-    return replace(config, routes=tuple(routes))
+def mirrored(config: Config, order: Order) -> Callable[[bytes], bool]:
+    """Tells of a key whether its route mirrors its writes from the one backend to the other."""
+    routes = PrefixMap((route.prefix, _mirrors(route, order)) for route in config.routes)
+    return routes.find
+
+
+def _mirrors(route: RouteConfig, order: Order) -> bool:
+    mirror = route.mirror
+    if mirror is None or mirror.percent < 100:
+        return False
+    return (route.backend, mirror.backend) == (order.source, order.target)
 
 
 def _side(config: Config, db: int, clock: Clock) -> Side:
     """The one backend of a configuration's routes."""
     [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
-    if isinstance(home, UpstreamHome):
-        return RedisSide(home, db)
-    assert isinstance(home, ColdHome)
-    return StoreSide(home, db)
+    assert isinstance(home, (ColdHome, UpstreamHome))
+    return side_of(home, db)
 
 
 def _hint(file: StateFile) -> str:

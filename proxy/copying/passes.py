@@ -9,18 +9,17 @@ anew, proves nothing (keys may have been skipped, or lost) and removes nothing f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.copying.sides import Away, Found, Large, Side, fate, together
 from proxy.copying.state import EXAMPLES, State, StateFile
 from proxy.copying.views import View
-from proxy.datatypes.compare import same
 from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.moves import Value
+from proxy.sides import Away, Large, Side, differ, fate, together
 
 T = TypeVar("T")
 Work = Callable[[Sequence[bytes]], Awaitable[State]]
@@ -31,6 +30,7 @@ LARGE_AT_ONCE: Final = 16 << 20  # bytes of larger values that are read at once,
 REMOVED_AT_ONCE: Final = 16  # keys that are removed at once: their values are held meanwhile
 # In a later pass, a difference may be a write that is on its way to both: after this it is looked for again.
 SETTLE: Final = 0.02  # seconds
+SETTLE_MIRRORED: Final = 0.1  # the same where redtier mirrors the key
 # How long a backend that can't serve is waited for, and how often it is asked.
 PATIENCE: Final = 30.0  # seconds
 PAUSE: Final = 1.0  # seconds
@@ -39,8 +39,9 @@ PAUSE: Final = 1.0  # seconds
 class Copy:
     """One copy at work, from ``state`` on.
 
-    ``rate`` bounds the keys that are looked at in a second, 0: not at all; ``remove``: keys that the source
-    has not are removed from the target.
+    ``mirrored`` tells of a key whether redtier mirrors its writes from the source to the target; ``rate``
+    bounds the keys that are looked at in a second, 0: not at all; ``remove``: keys that the source has not
+    are removed from the target.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Copy:
         file: StateFile,
         view: View,
         clock: Clock,
+        mirrored: Callable[[bytes], bool],
         rate: int,
         remove: bool,
     ) -> None:
@@ -62,6 +64,7 @@ class Copy:
         self._file = file
         self._view = view
         self._clock = clock
+        self._mirrored = mirrored
         self._rate = rate
         self._remove = remove
         self._due = 0.0  # when the next batch may begin, by the loop's time
@@ -126,6 +129,7 @@ class Copy:
         state = self.state
         state.compared += more.compared
         state.copied += more.copied
+        state.moving += more.moving
         state.removed += more.removed
         state.extra += more.extra
         state.refused += more.refused
@@ -146,9 +150,15 @@ class Copy:
         """Make keys the same; those too large for a batch are left, and returned with their sizes."""
         differing, large = await self._look(names, whole, done)
         if differing and self.state.number > 1:
-            await asyncio.sleep(SETTLE)
-            differing, grown = await self._look(list(differing), whole, done)
+            await self._settle(differing)
+            before = differing
+            differing, grown = await self._look(list(before), whole, done)
             large |= grown
+            for name, value in list(differing.items()):
+                if value != before[name] and self._mirrored(name):
+                    # It is being written, and will be mirrored after this.
+                    del differing[name]
+                    done.moving += 1
         for name, result in zip(differing, await self._target.write(differing), strict=True):
             if isinstance(result, CommandError):
                 _refuse(done, name, result)
@@ -172,14 +182,9 @@ class Copy:
                 large[name] = max(sizes)
             elif isinstance(value, CommandError):
                 _refuse(done, name, value)
-            elif isinstance(value, Value) and self._differs(value, other):
+            elif isinstance(value, Value) and differ(value, other, self._clock.ms):
                 differing[name] = value
         return differing, large
-
-    def _differs(self, value: Value, other: Found) -> bool:
-        if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
-            return True
-        return not same(value.kind, value.data, other.data, self._clock.ms)
 
     async def _count_extra(self, names: Sequence[bytes]) -> State:
         return State(extra=(await self._source.have(names)).count(False))
@@ -191,6 +196,8 @@ class Copy:
         if False in have and await self._source.life() != self.state.life:
             return State(extra=have.count(False))  # it is not said that anybody deleted them
         gone = [name for name, there in zip(names, have, strict=True) if not there]
+        if self.state.number > 1 and any(map(self._mirrored, gone)):
+            await self._settle(gone)
         for at in range(0, len(gone), REMOVED_AT_ONCE):
             part = gone[at : at + REMOVED_AT_ONCE]
             for name, result in zip(part, await together(map(self._take, part)), strict=True):
@@ -212,6 +219,10 @@ class Copy:
         return await fate(place.remove(value))
 
     # Time
+
+    async def _settle(self, names: Iterable[bytes]) -> None:
+        """Wait until a write that is on its way has most likely come to both sides."""
+        await asyncio.sleep(SETTLE_MIRRORED if any(map(self._mirrored, names)) else SETTLE)
 
     async def _pace(self, keys: int) -> None:
         self._clock.tick()

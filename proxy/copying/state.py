@@ -31,6 +31,7 @@ class State:
     total: int | None = None  # keys, as far as it is known before
     compared: int = 0  # keys of the source
     copied: int = 0
+    moving: int = 0  # keys that differ since they are being written, and mirrored
     removed: int = 0  # from the target
     extra: int = 0  # keys of the target that the source has not, and that stay
     refused: int = 0

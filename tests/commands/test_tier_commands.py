@@ -79,6 +79,7 @@ def test_routes_are_told_in_the_order_of_their_prefixes(client: RawClient) -> No
         b"integrity": b"sha256",
         b"calls": b"",
         b"errors": b"",
+        b"mirror": b"",
     }
 
 

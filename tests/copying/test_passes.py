@@ -11,12 +11,12 @@ import pytest
 from proxy.clock import Clock
 from proxy.copying import passes
 from proxy.copying.passes import Copy
-from proxy.copying.sides import Away, Found, Large, Side
 from proxy.copying.state import State, StateFile
 from proxy.errors import CommandError
 from proxy.glob import Glob
 from proxy.keyspace import STRING
 from proxy.moves import Value
+from proxy.sides import Away, Found, Large, Side
 
 pytestmark = pytest.mark.once  # it is not compiled
 
@@ -94,10 +94,13 @@ class Nobody:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[..., Copy]:
-    def make(source: Dict, target: Dict, state: State | None = None, remove: bool = False) -> Copy:
+    def make(
+        source: Dict, target: Dict, state: State | None = None, remove: bool = False, mirrored: str = ""
+    ) -> Copy:
         file = StateFile(tmp_path / "state", {})
         view = Nobody()
-        return Copy(source, target, Glob(b"*"), state or State(), file, view, Clock(), 0, remove)
+        mirrors = mirrored.encode().__contains__
+        return Copy(source, target, Glob(b"*"), state or State(), file, view, Clock(), mirrors, 0, remove)
 
     return make
 
@@ -123,6 +126,27 @@ async def test_what_keeps_changing_is_never_called_equal(copy: Callable[..., Cop
     work = copy(source, target)
     assert not await work.run(3)
     assert (work.state.number, work.state.copied, work.state.differing) == (3, 1, ["b"])
+
+
+async def test_what_keeps_changing_and_is_mirrored_keeps_no_pass_from_being_the_last(
+    copy: Callable[..., Copy],
+) -> None:
+    source, target = Dict(a="1", b="2", c="3"), Dict()
+    number = 0
+
+    def change() -> None:
+        nonlocal number
+        number += 1
+        source.values[b"b"] = Value(STRING, b"%d" % number, 0)
+
+    source.hook = change
+    work = copy(source, target, mirrored="bc")
+    assert await work.run(3)
+    assert (work.state.number, work.state.copied, work.state.moving) == (2, 0, 1)
+    target.values[b"c"] = Value(STRING, b"stands still, and differs", 0)
+    work = copy(source, target, State(number=2), mirrored="bc")
+    assert await work.run(3)
+    assert target.values[b"c"] == source.values[b"c"]
 
 
 async def test_a_pass_that_was_taken_up_in_its_middle_proves_nothing(copy: Callable[..., Copy]) -> None:

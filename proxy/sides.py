@@ -1,4 +1,5 @@
-"""The ends of a copy: a Redis or a store, whose keys are walked, read, written and removed in batches.
+"""The ends of a copy or a mirror: a Redis or a store, whose keys are walked, read, written and removed in
+batches.
 
 A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it gives the size, and no more.
 """
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
 from backends.sealed_strings import HEAD, is_sealed, raw_length, unseal_string
+from proxy.datatypes.compare import same
 from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, UpstreamHome
@@ -25,6 +27,8 @@ from proxy.router import Route
 T = TypeVar("T")
 
 SMALL: Final = 64 * 1024  # bytes
+# Bytes of dumps that are read in one go.
+SLICE: Final = 16 * 1024
 # What one pass over a backend asks of it at once, in keys.
 PAGE: Final = 1000
 
@@ -111,6 +115,10 @@ class Side(ABC):
         """Put the values there; for each an error, if it is refused."""
         return await together(fate(self.place(name).write(value, True)) for name, value in values.items())
 
+    async def drop(self, names: Sequence[bytes]) -> list[CommandError | bool]:
+        """Remove the keys, whatever they hold; for each whether it was there, or the error that it got."""
+        return await together(fate(self.place(name).drop()) for name in names)
+
     def place(self, name: bytes) -> Place:
         """One key, for steps of its own; see ``fate``."""
         return Place(self._route, self.db, name, blind=True)
@@ -141,10 +149,15 @@ class RedisSide(Side):
 
     async def read(self, names: Sequence[bytes]) -> list[Found]:
         limit = b"%d" % SMALL
-        ask = [fate(self._redis.call(self.db, [b"EVAL", READ_SMALL, b"1", name, limit])) for name in names]
+        ask = [fate(self._redis.call(self.db, [b"EVAL_RO", READ_SMALL, b"1", name, limit])) for name in names]
         found: list[Found] = []
+        handled = 0  # bytes since others had a turn: large ones take their time
         for name, reply in zip(names, await together(ask), strict=True):
-            await asyncio.sleep(0)  # large ones take their time, and whoever stops the copy is not to wait
+            if isinstance(reply, list) and isinstance(reply[1], bytes):
+                handled += len(reply[1])
+            if handled >= SLICE:
+                handled = 0
+                await asyncio.sleep(0)
             if isinstance(reply, int) and self._seals(name):
                 reply = await self._raw_size(name, reply)
             found.append(self._found(name, reply))
@@ -238,6 +251,18 @@ class StoreSide(Side):
     async def _load_part(self, names: Sequence[bytes], want: Want) -> list[Loaded]:
         async with self._slots:
             return await self._own(self._store.load([Key(self.db, name) for name in names], want))
+
+
+def side_of(home: ColdHome | UpstreamHome, db: int) -> Side:
+    """A backend's keys of one database."""
+    return RedisSide(home, db) if isinstance(home, UpstreamHome) else StoreSide(home, db)
+
+
+def differ(value: Value, other: Found, now: int) -> bool:
+    """Whether what was found of a key is not ``value`` with its expiry, at ``now`` (ms)."""
+    if not isinstance(other, Value) or value.kind != other.kind or value.expire_at != other.expire_at:
+        return True
+    return not same(value.kind, value.data, other.data, now)
 
 
 async def fate(request: Awaitable[T]) -> T | CommandError:
