@@ -138,7 +138,9 @@ class ClusterHome(UpstreamHome):
         server = self._server(self._cluster.any()) if spec is None else self.of_request(spec, argv)
         return await server.call(db, argv)
 
+    @property
+    def layout(self) -> str:
+        return f"{crc32(' '.join(map(self._cluster.address, self._cluster.owners)).encode()):x}"
+
     async def life(self) -> str:
-        lives = await asyncio.gather(*(server.life() for server in self.servers))
-        layout = crc32(" ".join(map(self._cluster.address, self._cluster.owners)).encode())
-        return f"{layout:x} {' '.join(lives)}"
+        return " ".join(sorted(await asyncio.gather(*(server.life() for server in self.servers))))

@@ -339,8 +339,13 @@ class UpstreamHome(Home):
         """
         return await self._call(db, argv)
 
+    @property
+    def layout(self) -> str:
+        """What is another once keys have gone from server to server, so that a walk may have missed some."""
+        return ""
+
     async def life(self) -> str:
-        """What is another once it may lack keys that nobody has removed, or a walk may have missed some.
+        """What is another once it may lack keys that nobody has removed.
 
         Of one server its run id: one that was started anew, or that took over, may lack any.
         """

@@ -98,8 +98,7 @@ class Observation:
         spec = lookup(self._table, argv)
         if spec is None:
             return
-        reads = self.reads and spec.flags & READONLY != 0
-        if not (spec.write or reads) or not (spec.has_keys or spec.upstream):
+        if not spec.write and not (self.reads and spec.flags & READONLY and (spec.has_keys or spec.upstream)):
             return
         if spec.first_key:
             found = use.written if spec.write else use.read

@@ -170,8 +170,8 @@ class RedtierServer(Server):
         http = self.config.http.listen
         http_socket = None if http is None else bind_http(http)
         await self._open_homes()
-        for home in self.mirrors.targets:  # nobody waits for them
-            self._spawn(self._open_target(home))
+        for home in self.mirrors.homes:  # nobody waits for them
+            self._spawn(self._open_for_mirrors(home))
         self.mirrors.start(self._spawn)
         settings = self.config.server
         tls = tls_context(settings.tls) if settings.tls.listen else None
@@ -251,8 +251,8 @@ class RedtierServer(Server):
             await self._learn(home)
         await self._sweep(home)
 
-    async def _open_target(self, home: Home) -> None:
-        """Open the second backend of a mirror, and sweep it where that is not done for its own routes."""
+    async def _open_for_mirrors(self, home: Home) -> None:
+        """Open a home that mirrors have for themselves, and sweep it where no route leads to its backend."""
         await self._until_open(home, self._loop.create_future())
         if home.name not in self.homes:
             await self._sweep(home)

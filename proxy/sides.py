@@ -98,6 +98,10 @@ class Side(ABC):
         """What is another once the backend may have lost keys by itself; a store does not."""
         return ""
 
+    async def course(self) -> str:
+        """What is another once a walk that began before may have missed keys."""
+        return await self.life()
+
     @abstractmethod
     async def have(self, names: Sequence[bytes]) -> list[bool]:
         """Which of the keys are there."""
@@ -201,6 +205,9 @@ class RedisSide(Side):
 
     async def life(self) -> str:
         return await self._own(self._redis.life())
+
+    async def course(self) -> str:
+        return f"{self._redis.layout} {await self.life()}"
 
 
 class StoreSide(Side):

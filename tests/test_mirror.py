@@ -17,6 +17,8 @@ from typing import Any, Final
 import pytest
 import redis
 
+from proxy.slots import key_slot
+from tests.clusters import Cluster
 from tests.copies import DEBUG, Copies, change, facts
 from tests.faultproxy import Direction, FaultProxy
 from tests.rawclient import RawClient
@@ -354,6 +356,84 @@ def test_what_can_not_be_mirrored_is_counted(exit_stack: ExitStack) -> None:
     assert mirror(two.client)["dropped"] == 1, "what was refused has changed nothing"
     two.client.config_resetstat()
     assert mirror(two.client)["dropped"] == 0
+
+
+def test_a_redis_that_is_cleared_in_a_transaction_is_counted(exit_stack: ExitStack) -> None:
+    first, second = (exit_stack.enter_context(RedisServer()) for _ in range(2))
+    backends = {"one": upstream(first, flushable=True), "two": upstream(second)}
+    server = exit_stack.enter_context(RedtierServer(toml(backends, {"": ("one", "two")})))
+    client = exit_stack.enter_context(RawClient(server.port))
+    client.send("MULTI", "SET k 1", "FLUSHALL", "EXEC")
+    assert [client.frame() for _ in range(4)][3] == b"*2\r\n+OK\r\n+OK\r\n"
+    with server.client() as look:
+        assert mirror(look)["dropped"] == 1
+    assert "flushall named no key, and may have changed any" in server.log_tail()
+
+
+def test_sealed_values_are_mirrored_as_clients_see_them(exit_stack: ExitStack) -> None:
+    first, second = (exit_stack.enter_context(RedisServer()) for _ in range(2))
+    backends = {"one": upstream(first), "two": upstream(second)}
+    config = toml(backends, {"": ("one", "two")}, 'compression = "zstd"', 'integrity = "sha256"')
+    client = exit_stack.enter_context(exit_stack.enter_context(RedtierServer(config)).client())
+    view = exit_stack.enter_context(
+        exit_stack.enter_context(RedtierServer(toml(backends, {"": "two"}, 'integrity = "sha256"'))).client()
+    )
+    values = {f"k{size}": b"z" * size for size in (1, 100, 10_000, 1_000_000)}
+    client.mset(values)
+    with client.pipeline() as transaction:
+        transaction.set("k", b"y" * 500).incr("n").execute()
+    wait_settled(client)
+    names = [*values, "k", "n"]
+    assert view.mget(names) == client.mget(names) == [*values.values(), b"y" * 500, b"1"]
+    assert mirror(client)["refused"] == 0
+    wait_until(lambda: mirror(client)["compared"] > 0)
+    assert mirror(client)["differences"] == 0
+    with second.client() as stored:
+        assert stored.strlen("k10000") < 200
+
+
+@pytest.mark.once
+def test_a_cluster_is_mirrored_while_its_slots_move(exit_stack: ExitStack, tmp_path: Path) -> None:
+    cluster = exit_stack.enter_context(Cluster(3, False))
+    lite = {"type": "sqlite", "path": str(tmp_path / "lite.db")}
+    backends = {"nodes": {"type": "redis", "url": cluster.url}, "lite": lite}
+    server = exit_stack.enter_context(RedtierServer(toml(backends, {"": ("nodes", "lite")})))
+    view = exit_stack.enter_context(RedtierServer(toml(backends, {"": "lite"}, VIEW)))
+    client, other = (exit_stack.enter_context(each.client()) for each in (server, view))
+    names = [f"count:{number}" for number in range(100)]
+    slots = sorted({key_slot(name.encode()) for name in names})[:30]
+    stop = threading.Event()
+
+    def write() -> None:
+        with server.client() as writer:
+            while not stop.is_set():
+                with writer.pipeline(transaction=False) as pipeline:
+                    for name in names:
+                        pipeline.incr(name)
+                        pipeline.lpush(f"list:{name}", "x")
+                        pipeline.ltrim(f"list:{name}", 0, 9)
+                    pipeline.execute()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for slot in slots:
+            source = cluster.owner(slot)
+            target = next(node for node in cluster.primaries if node is not source)
+            cluster.move(slot, source, target)
+    finally:
+        stop.set()
+        thread.join()
+    with client.pipeline(transaction=False) as pipeline:  # on whichever node they are by now
+        pipeline.delete(*names[:10])
+        pipeline.execute()
+    wait_settled(client)
+    assert other.mget(names) == client.mget(names)
+    assert other.mget(names)[9:11] == [None, client.get(names[10])]
+    for name in names:
+        assert content(other, f"list:{name}") == content(client, f"list:{name}")
+    figures = mirror(client)
+    assert (figures["dropped"], figures["refused"], figures["differences"]) == (0, 0, 0)
 
 
 def test_a_server_that_is_told_to_end_copies_what_is_pending(exit_stack: ExitStack) -> None:

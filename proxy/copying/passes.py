@@ -79,10 +79,10 @@ class Copy:
             if whole and self.state.total is None:
                 self.state.total = await self._patiently(partial(self._source.size, self._pattern.prefix))
             if whole:
-                self.state.life = await self._patiently(self._source.life)
+                self.state.life = await self._patiently(self._source.course)
             self._keep()
             await self._pass()
-            whole = whole and await self._patiently(self._source.life) == self.state.life
+            whole = whole and await self._patiently(self._source.course) == self.state.life
             if whole and not self.state.copied and not self.state.removed:
                 if not self._remove:
                     await self._go_back(self._count_extra)
@@ -193,7 +193,7 @@ class Copy:
         """Remove from the target what the source has not."""
         done = State()
         have = await self._source.have(names)
-        if False in have and await self._source.life() != self.state.life:
+        if False in have and await self._source.course() != self.state.life:
             return State(extra=have.count(False))  # it is not said that anybody deleted them
         gone = [name for name, there in zip(names, have, strict=True) if not there]
         if self.state.number > 1 and any(map(self._mirrored, gone)):
@@ -214,7 +214,7 @@ class Copy:
         value = await fate(place.read())
         if not isinstance(value, Value):
             return value or False
-        if (await self._source.have([name]))[0] or await self._source.life() != self.state.life:
+        if (await self._source.have([name]))[0] or await self._source.course() != self.state.life:
             return False
         return await fate(place.remove(value))
 
