@@ -167,9 +167,31 @@ class MemoryBackend:
         """Whether the policy evicts an entry by its order of use."""
         return self.policy == ALLKEYS_LRU or (self.policy == VOLATILE_LRU and entry.expire_at != 0)
 
+    def restore(self, db: int, key: bytes, kind: int, value: object, expire_at: int, used_at: int) -> bool:
+        """Put in what a snapshot has of a key; false if it lives elsewhere now, or there is no room.
+
+        Nobody is told, and no time to live given: it is no write.  ``make_order`` is due afterwards.
+        """
+        size = entry_size(key, value)
+        if self.policies.find(key).foreign or self.lru.used + size > self.max_bytes:
+            return False
+        database = self.keyspaces[db].database
+        entry = Entry(key, kind, value, expire_at)
+        entry.used_at = used_at
+        self.lru.add(database, entry, size, False)
+        if expire_at:
+            self.time(entry, database)
+        if isinstance(value, Collection) and value.due:
+            self.file(entry, value)
+        return True
+
     def set_policy(self, policy: str) -> None:
-        """Evict by another policy from now on; sorts all keys, since it makes the order of use anew."""
+        """Evict by another policy from now on."""
         self.policy = POLICIES[policy]
+        self.make_order()
+
+    def make_order(self) -> None:
+        """Make the order of use anew; sorts all keys."""
         entries = [
             entry
             for keyspace in self.keyspaces

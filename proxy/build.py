@@ -7,6 +7,7 @@ configured, since some of their libraries take long to load.
 from __future__ import annotations
 
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Final
 
 from backends.base import Store
@@ -38,6 +39,7 @@ from proxy.prefixes import PrefixMap
 from proxy.resp import BULK_MAX, INLINE_MAX
 from proxy.router import ANY, PREFER_REPLICA, PRIMARY, REPLICA, Home, Route, Router
 from proxy.sealing import Sealing
+from proxy.snapshots import Snapshot, Snapshots
 from proxy.tally import Overload
 
 READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
@@ -81,6 +83,18 @@ def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[byte
             assert isinstance(target, (ColdHome, UpstreamHome))
             mirrors[route.prefix] = Mirror(route, source, target, settings, clock)
     return Mirrors(mirrors)
+
+
+def build_snapshots(config: Config, router: Router, clock: Clock) -> Snapshots:
+    """Those of the memory backends that have one; nothing is read yet."""
+    snapshots: dict[str, Snapshot] = {}
+    for home in router.homes:
+        backend = config.backends[home.name]
+        if isinstance(home, MemoryHome) and isinstance(backend, MemoryConfig) and backend.snapshot:
+            snapshots[home.name] = Snapshot(
+                home.backend, Path(backend.snapshot), backend.snapshot_interval, clock
+            )
+    return Snapshots(snapshots)
 
 
 def _route(route: RouteConfig, home: Home) -> Route:

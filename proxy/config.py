@@ -177,6 +177,8 @@ class MemoryBackend(BackendConfig):
     flushable: bool = True
     max_bytes: Limit = size("512mb")
     policy: Literal["allkeys-lru", "volatile-lru", "volatile-ttl", "noeviction"] = "allkeys-lru"
+    snapshot: Text = ""
+    snapshot_interval: Duration = duration("5m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

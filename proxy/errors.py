@@ -62,8 +62,12 @@ DEBUG_NOT_ALLOWED: Final = (
 )
 NO_SNAPSHOTS: Final = (
     "ERR there is nothing to save: writes to cold backends are stored before they are acknowledged, and "
-    "what is routed to memory is not kept"
+    "what is routed to memory is not kept; a snapshot file of a memory backend would keep it"
 )
+NO_APPEND_FILE: Final = (
+    "ERR there is no append-only file: writes to cold backends are stored before they are acknowledged"
+)
+SAVING: Final = "ERR Background save already in progress"
 NO_CONFIG_FILE: Final = "ERR The server is running without a config file"
 NO_SUCH_KEY: Final = "ERR no such key"
 OVERFLOW: Final = "ERR increment or decrement would overflow"
@@ -608,6 +612,10 @@ def conflict(key: bytes) -> CommandError:
     return CommandError(
         f"CONFLICT '{quote(key)}' was changed by others each time this command was tried: try again"
     )
+
+
+def not_saved(reason: str) -> CommandError:
+    return CommandError(f"ERR {reason}")
 
 
 def not_flushable(backend: str) -> CommandError:

@@ -38,6 +38,7 @@ from proxy.parameters import policy_of
 from proxy.pubsub import PubSub
 from proxy.router import Home, Router
 from proxy.session import Session
+from proxy.snapshots import Snapshots
 from proxy.timing import percentile
 from proxy.tracking import Tracking
 
@@ -68,6 +69,10 @@ class InfoSource(Protocol):
     run_id: str  # 40 hexadecimal digits, other ones at each start
     subscriptions: PubSub
     tracking: Tracking
+    snapshots: Snapshots
+
+    @property
+    def saved_at(self) -> int: ...
 
     def traffic(self) -> Traffic: ...
 
@@ -212,17 +217,19 @@ def human(size: int) -> str:
 
 
 def _persistence(source: InfoSource) -> Fields:
-    """What is in memory is not kept; clients ask whether it is still being loaded."""
+    """Of the snapshots of memory backends, together; clients ask whether they are still being loaded."""
+    snapshots = source.snapshots.all.values()
+    under_way = [time.monotonic() - each.began_at for each in snapshots if each.began_at]
     return {
         "loading": 0,
         "async_loading": 0,
         "rdb_changes_since_last_save": 0,
-        "rdb_bgsave_in_progress": 0,
-        "rdb_last_save_time": source.started_at // 1000,
-        "rdb_last_bgsave_status": "ok",
-        "rdb_last_bgsave_time_sec": -1,
-        "rdb_current_bgsave_time_sec": -1,
-        "rdb_saves": 0,
+        "rdb_bgsave_in_progress": int(bool(under_way)),
+        "rdb_last_save_time": source.saved_at // 1000,
+        "rdb_last_bgsave_status": "err" if any(each.failed for each in snapshots) else "ok",
+        "rdb_last_bgsave_time_sec": int(max((each.took for each in snapshots), default=-1)),
+        "rdb_current_bgsave_time_sec": int(max(under_way, default=-1)),
+        "rdb_saves": sum(each.saves for each in snapshots),
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
         "aof_rewrite_scheduled": 0,

@@ -30,6 +30,7 @@ from proxy.keyspace import DATABASES
 from proxy.mirror import Mirror
 from proxy.router import Home, Route
 from proxy.sealing import Sealing
+from proxy.snapshots import Snapshot as MemorySnapshot
 from proxy.tally import LATENCY_BUCKETS
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ def _collect(source: InfoSource, up: Mapping[str, bool]) -> Iterator[Metric]:
     yield from _commands(source)
     yield from _backends(list(source.homes.values()), up)
     yield from _mirrors(source.mirrors.all)
+    yield from _snapshots(source.snapshots.all)
     cache = source.cache
     yield Gauge("redtier_cache_used_bytes", "Memory of the near cache.", cache.lru.used)
     yield Gauge("redtier_cache_max_bytes", "Bound of the near cache's memory.", cache.max_bytes)
@@ -211,6 +213,26 @@ def _routes(routes: Sequence[Route]) -> Iterator[Metric]:
         buckets = list(zip(_BOUNDS, accumulate(tally.buckets), strict=True))
         latency.add_metric(values, buckets, tally.sum_us / 1e6)
     yield from (commands, failed, latency)
+
+
+def _snapshots(snapshots: Mapping[str, MemorySnapshot]) -> Iterator[Metric]:
+    families: tuple[tuple[type[Counter] | type[Gauge], str, str, Callable[[MemorySnapshot], float]], ...] = (
+        (Counter, "written", "Snapshots written.", lambda each: each.saves),
+        (Counter, "failed", "Snapshots that could not be written.", lambda each: each.failures),
+        (
+            Gauge,
+            "time_seconds",
+            "When the last one was written; 0: not yet.",
+            lambda each: each.saved_at / 1000,
+        ),
+        (Gauge, "keys", "Keys in the last one.", lambda each: each.keys),
+        (Gauge, "bytes", "Size of the last one.", lambda each: each.size),
+    )
+    for family, name, text, value in families:
+        metric = family(f"redtier_snapshot_{name}", text, labels=["backend"])
+        for backend, snapshot in snapshots.items():
+            metric.add_metric([backend], value(snapshot))
+        yield metric
 
 
 def _mirrors(mirrors: Sequence[Mirror]) -> Iterator[Metric]:

@@ -21,10 +21,11 @@ from typing import Any, Final
 import uvloop
 
 from backends.base import StoreError
+from backends.snapshot import SnapshotError
 from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
-from proxy.build import build_mirrors, build_router
+from proxy.build import build_mirrors, build_router, build_snapshots
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -106,6 +107,7 @@ class RedtierServer(Server):
         self.router = build_router(config, self.clock, self.cache, self.events, self.table)
         self.mirrors = build_mirrors(config, self.router, self.clock, self.table)
         self.mirrors.attach(self.router, self.events, self.table)
+        self.snapshots = build_snapshots(config, self.router, self.clock)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
         self.walks = Walks(self.router, settings.cursors_max)
@@ -169,6 +171,10 @@ class RedtierServer(Server):
         """Open the backends and listen; raises StartError."""
         http = self.config.http.listen
         http_socket = None if http is None else bind_http(http)
+        try:
+            await self.snapshots.restore()
+        except SnapshotError as error:
+            raise StartError(str(error)) from None
         await self._open_homes()
         for home in self.mirrors.homes:  # nobody waits for them
             self._spawn(self._open_for_mirrors(home))
@@ -180,6 +186,7 @@ class RedtierServer(Server):
         for address in settings.tls.listen:
             self._listeners.append(await listen(address, tls, settings.tcp_backlog, self._connection))
         self._spawn(self._housekeeping())
+        self._spawn(self.snapshots.keep())
         if http_socket is not None:
             self._spawn(self._serve_http(http_socket))
         # What is there now lives as long as the server: the collector need not look at it again.
@@ -214,6 +221,8 @@ class RedtierServer(Server):
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(SnapshotError):  # it was logged
+            await self.snapshots.save(patient=False)
         patience = max(1.0, deadline - time.monotonic())
         homes = [*self.homes.values(), *self.mirrors.homes]
         await asyncio.gather(*[self._close(home, patience) for home in homes])
@@ -421,6 +430,28 @@ class RedtierServer(Server):
             return await self.walks.flush(db)
         finally:
             self.tracking.flushed()
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        return bool(self.snapshots.all)
+
+    @property
+    def saving(self) -> bool:
+        return any(snapshot.began_at for snapshot in self.snapshots.all.values())
+
+    @property
+    def saved_at(self) -> int:
+        return max(self.started_at, *(snapshot.saved_at for snapshot in self.snapshots.all.values()), 0)
+
+    async def save(self) -> Reply:
+        try:
+            await self.snapshots.save()
+        except SnapshotError as error:
+            raise errors.not_saved(str(error)) from None
+        return OK
+
+    def save_soon(self) -> None:
+        self._spawn(self.snapshots.save_quietly())
 
     async def after(self, ms: int, reply: Reply) -> Reply:
         await asyncio.sleep(ms / 1000)

@@ -648,6 +648,29 @@ class Server:
     def flush(self, db: int | None) -> Awaitable[Reply]:
         """FLUSHDB of a database, FLUSHALL for ``None``."""
 
+    @property
+    @abstractmethod
+    def keeps_snapshots(self) -> bool:
+        """Whether a memory backend has a snapshot."""
+
+    @property
+    @abstractmethod
+    def saving(self) -> bool:
+        """Whether one is being written."""
+
+    @property
+    @abstractmethod
+    def saved_at(self) -> int:
+        """When one was written last, or else the server was started; ms since the epoch."""
+
+    @abstractmethod
+    def save(self) -> Awaitable[Reply]:
+        """SAVE: write all snapshots."""
+
+    @abstractmethod
+    def save_soon(self) -> None:
+        """The same, with nobody waiting for it."""
+
     @abstractmethod
     def monitor(self, session: Session) -> None:
         """Show the session every command from now on."""

@@ -22,7 +22,7 @@ from proxy.commands.help import help_lines
 from proxy.commands.spec import session_command
 from proxy.errors import SYNTAX, CommandError
 from proxy.keyspace import DATABASES
-from proxy.resp import OK, Argv, Reply, Verbatim
+from proxy.resp import OK, Argv, Reply, Simple, Verbatim
 from proxy.session import Deferred, Session
 
 
@@ -91,25 +91,38 @@ def role(session: Session, argv: Argv) -> Reply:
 
 @session_command("lastsave")
 def lastsave(session: Session, argv: Argv) -> Reply:
-    """The start of the server, as in a Redis that has never saved."""
-    return session.server.started_at // 1000
+    """The start of the server, as in a Redis, where no snapshot has been written since."""
+    return session.server.saved_at // 1000
 
 
 @session_command("save")
 def save(session: Session, argv: Argv) -> Reply:
-    raise CommandError(errors.NO_SNAPSHOTS)
+    """Its client alone waits."""
+    if not session.server.keeps_snapshots:
+        raise CommandError(errors.NO_SNAPSHOTS)
+    if session.server.saving:
+        raise CommandError(errors.SAVING)
+    return Deferred(session.server.save)
 
 
 @session_command("bgsave")
 def bgsave(session: Session, argv: Argv) -> Reply:
     if len(argv) > 2 or (len(argv) == 2 and argv[1].upper() != b"SCHEDULE"):
         raise CommandError(SYNTAX)
-    raise CommandError(errors.NO_SNAPSHOTS)
+    if not session.server.keeps_snapshots:
+        raise CommandError(errors.NO_SNAPSHOTS)
+    if not session.server.saving:
+        session.server.save_soon()
+        return Simple(b"Background saving started")
+    if len(argv) == 1:
+        raise CommandError(errors.SAVING)
+    session.server.save_soon()
+    return Simple(b"Background saving scheduled")
 
 
 @session_command("bgrewriteaof")
 def bgrewriteaof(session: Session, argv: Argv) -> Reply:
-    raise CommandError(errors.NO_SNAPSHOTS)
+    raise CommandError(errors.NO_APPEND_FILE)
 
 
 @session_command("dbsize")
