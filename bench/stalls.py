@@ -1,6 +1,7 @@
 """What else redtier promises: nobody holds up the others, a quick start, bounded memory.
 
-    python -m bench.stalls [--only neighbours,start,memory,longest] [--tree compiled|plain] [--markdown FILE]
+    python -m bench.stalls [--only neighbours,start,memory,longest,saving] [--tree compiled|plain]
+        [--markdown FILE]
 
 - neighbours: the latency of small GETs in memory from ten clients while two others write and read values
   of 8 MB on a cold route; beside redis-server's, while it is given the same;
@@ -9,7 +10,9 @@
   1 KB has been written;
 - longest: the longest that a PING waits while two million small keys are written, while FLUSHALL takes
   them down, and while two million push each other out; beside redis-server's.  On a busy machine much of
-  that is the wait for a CPU.
+  that is the wait for a CPU;
+- saving: the latency of GETs from ten clients at rest, and while the snapshot of a million keys is written
+  again and again (BGSAVE); beside redis-server's, whose child process has a CPU of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -220,7 +224,56 @@ def _longest_wait(port: int, work: Callable[[], object]) -> float:
     return 1000 * wait
 
 
-SECTIONS: Final = {section.__name__: section for section in (neighbours, start, memory, longest)}
+def saving(tree: str) -> Table:
+    keys = 1_000_000
+    config = memory_config("2gb").replace("max_bytes", 'snapshot = "hot.snapshot"\nmax_bytes')
+    rows = []
+    with RedisServer() as redis_server, Redtier(tree, config) as redtier:
+        for name, server in (("redis-server", redis_server), ("redtier", redtier)):
+            fill(server.port, keys)
+            rest: list[Beside] = []
+            busy: list[Beside] = []
+            took: list[float] = []
+            for _ in range(ROUNDS):
+                rest.append(_gets(server.port))
+                with _saving(server, took):
+                    busy.append(_gets(server.port))
+            before, during = (statistics.median(each.p99 for each in taken) for taken in (rest, busy))
+            figures = [before, during, max(each.longest for each in busy), statistics.median(took)]
+            rows.append([name, *(f"{figure:.2f}" for figure in figures), f"{during / before:.2f}"])
+    head = ["p99 at rest, ms", "p99 while saving, ms", "longest, ms", "a snapshot, s", "p99 ratio"]
+    return Table(head, rows)
+
+
+def _gets(port: int) -> Beside:
+    found = redis_benchmark(port, *["-t", "get", "-c", "10", "-r", "1000000", "-n", "100000"])
+    return Beside(0, *(found[f"{name}_latency_ms"] for name in ("p50", "p99", "max")))
+
+
+@contextmanager
+def _saving(server: Server, took: list[float]) -> Iterator[None]:
+    """With snapshots written one after the other; how long each took is added to ``took``."""
+    stop = threading.Event()
+
+    def save() -> None:
+        with redis.Redis(port=server.port) as client:
+            while not stop.is_set():
+                began = time.perf_counter()
+                client.bgsave()
+                while client.info("persistence")["rdb_bgsave_in_progress"]:
+                    time.sleep(0.02)
+                took.append(time.perf_counter() - began)
+
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(save)
+        try:
+            yield
+        finally:
+            stop.set()
+        done.result()
+
+
+SECTIONS: Final = {section.__name__: section for section in (neighbours, start, memory, longest, saving)}
 
 
 def main() -> None:

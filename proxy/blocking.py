@@ -285,12 +285,14 @@ class Blocking:
         redirects = 0
         loop = asyncio.get_running_loop()
         until = loop.time() + home.patience
+        first_asked = 0.0
         try:
             while True:
                 own = await elsewhere.home.dedicated(session.db, session.proto, True)
                 await elsewhere.turn()
                 asked = loop.time()
-                wire = await self._ask_there(elsewhere, own, argv, asking)
+                first_asked = first_asked or asked
+                wire = await self._ask_there(elsewhere, own, left_of(argv, asked - first_asked), asking)
                 if loop.time() - asked > home.patience:  # it has waited there, as it should
                     until, redirects = loop.time() + home.patience, 0
                 reply = Raw(wire)
@@ -340,6 +342,25 @@ class Blocking:
         wire = await answer.future
         assert isinstance(wire, bytes)
         return divide(wire, 2)[1] if asking else wire
+
+
+def left_of(argv: Argv, waited: float) -> Argv:
+    """The command with so many seconds less to wait."""
+    if not waited:
+        return argv
+    name = argv[0].upper()
+    place, unit = len(argv) - 1, 1.0
+    if name in (b"BLMPOP", b"BZMPOP"):
+        place = 1
+    elif name in (b"XREAD", b"XREADGROUP"):
+        place, unit = [arg.upper() for arg in argv].index(b"BLOCK") + 1, 1000.0
+    whole = float(argv[place])
+    if not whole:  # it waits for ever
+        return argv
+    left = max(whole - waited * unit, 0.001 * unit)
+    rest = list(argv)
+    rest[place] = b"%d" % left if unit > 1 else b"%.3f" % left
+    return rest
 
 
 class Again(Waiter):

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from backends.clusterview import Member, parse_nodes
+from proxy.blocking import left_of
 from proxy.slots import SLOTS, key_slot
 from tests.clusters import Cluster
 from tests.homes import toml
@@ -258,6 +259,22 @@ def test_who_waits_is_served_where_the_slot_has_gone(port: int, client: RawClien
         wait_until(lambda: blocked(moving.target))
         assert client.ask("RPUSH queue a") == b":1\r\n"
         assert waiter.frame() == b"*2\r\n" + bulk("queue", "a")
+
+
+@pytest.mark.parametrize(
+    ("before", "waited", "after"),
+    [
+        ("BLPOP a b 2.5", 1.0, "BLPOP a b 1.500"),
+        ("blmpop 2 1 a LEFT", 0.25, "blmpop 1.750 1 a LEFT"),
+        ("BLPOP a 1", 1.5, "BLPOP a 0.001"),  # not 0, which is for ever
+        ("BLPOP a 0", 9.0, "BLPOP a 0"),
+        ("XREAD COUNT 1 block 500 STREAMS s $", 0.2, "XREAD COUNT 1 block 300 STREAMS s $"),
+        ("XREADGROUP GROUP g c BLOCK 500 STREAMS s >", 0.6, "XREADGROUP GROUP g c BLOCK 1 STREAMS s >"),
+        ("BLPOP a 1", 0.0, "BLPOP a 1"),
+    ],
+)
+def test_who_is_sent_elsewhere_waits_for_the_rest_of_its_time(before: str, waited: float, after: str) -> None:
+    assert left_of(before.encode().split(), waited) == after.encode().split()
 
 
 def blocked(node: RedisServer) -> int:
