@@ -33,6 +33,9 @@ from tests.servers import (
     wait_until,
 )
 
+# Their servers take most of the time.
+pytestmark = pytest.mark.once
+
 Tables = Mapping[str, Mapping[str, Any]]
 
 # First and second backend, by prefix: every kind is on both sides but memory, which can't be a mirror.
@@ -392,7 +395,6 @@ def test_sealed_values_are_mirrored_as_clients_see_them(exit_stack: ExitStack) -
         assert stored.strlen("k10000") < 200
 
 
-@pytest.mark.once
 def test_a_cluster_is_mirrored_while_its_slots_move(exit_stack: ExitStack, tmp_path: Path) -> None:
     cluster = exit_stack.enter_context(Cluster(3, False))
     lite = {"type": "sqlite", "path": str(tmp_path / "lite.db")}

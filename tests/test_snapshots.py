@@ -22,6 +22,8 @@ from backends.snapshot import (
 from proxy.keyspace import STRING
 from tests.servers import RedtierServer, wait_until
 
+pytestmark = pytest.mark.once
+
 CONFIG = """
 [backends.hot]
 type = "memory"
@@ -160,13 +162,6 @@ def test_one_that_can_not_be_written_is_told_of(tmp_path: Path) -> None:
             client.save()
         assert client.info("persistence")["rdb_last_bgsave_status"] == "err"
         assert "can't be written" in server.log_tail()
-
-
-def test_without_one_there_is_nothing_to_save() -> None:
-    with RedtierServer() as server, server.client() as client:
-        for command in ("SAVE", "BGSAVE"):
-            with pytest.raises(redis.ResponseError, match="there is nothing to save"):
-                client.execute_command(command)
 
 
 # The file
