@@ -168,7 +168,7 @@ class MemoryBackend:
         return self.policy == ALLKEYS_LRU or (self.policy == VOLATILE_LRU and entry.expire_at != 0)
 
     def restore(self, db: int, key: bytes, kind: int, value: object, expire_at: int, used_at: int) -> bool:
-        """Put in what a snapshot has of a key; false if it lives elsewhere now, or there is no room.
+        """Put in what a snapshot has of a key that is not there; false if it lives elsewhere, or has no room.
 
         Nobody is told, and no time to live given: it is no write.  ``make_order`` is due afterwards.
         """

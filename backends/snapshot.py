@@ -87,7 +87,9 @@ class SnapshotWriter:
 
     def begin(self) -> None:
         try:
-            self._file = self._beside.open("wb")
+            # Not for others to read.
+            descriptor = os.open(self._beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            self._file = os.fdopen(descriptor, "wb")
             self._file.write(_HEADER.pack(_MAGIC, VERSION, self._id))
         except OSError as error:
             raise self._failed(error) from None

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from backends.memory import MemoryBackend
 from backends.snapshot import (
@@ -28,8 +29,10 @@ from backends.snapshot import (
     verify,
 )
 from proxy.clock import Clock
-from proxy.datatypes.values import UnknownKind, from_record, to_record
+from proxy.datatypes.values import from_record, to_record
 from proxy.keyspace import DATABASES
+
+T = TypeVar("T")
 
 log = logging.getLogger("redtier.snapshots")
 
@@ -87,11 +90,13 @@ class Snapshot:
         )
 
     def _take(self, record: SnapshotRecord) -> bool:
+        # It comes twice if it was removed and created anew while the walk was near: the later one counts.
+        self.backend.keyspaces[record.db].remove(record.name)
         if 0 < record.expire_at <= self._clock.ms:
             return False
         try:
             kind, value, expire_at = from_record(record.kind, record.raw, record.expire_at)
-        except UnknownKind as error:
+        except ValueError as error:
             raise SnapshotError(f"the snapshot {self.path} is of a later release: {error}") from None
         return self.backend.restore(record.db, record.name, kind, value, expire_at, record.used_at)
 
@@ -113,11 +118,10 @@ class Snapshot:
             self.saves += 1
 
     async def _write(self, patient: bool) -> None:
-        run = asyncio.get_running_loop().run_in_executor
         writer = SnapshotWriter(self.path)
         count = 0
         try:
-            await run(None, writer.begin)
+            await _to_its_end(writer.begin)
             block: list[bytes] = []
             size = 0
             due = time.perf_counter_ns() + SLICE_NS
@@ -132,14 +136,14 @@ class Snapshot:
                         size += len(encoded)
                     count += len(entries)
                     if size >= BLOCK:
-                        await run(None, writer.add, b"".join(block))
+                        await _to_its_end(writer.add, b"".join(block))
                         block, size = [], 0
                     if time.perf_counter_ns() >= due:
                         await asyncio.sleep(PAUSE if patient else 0)
                         due = time.perf_counter_ns() + SLICE_NS
             if block:
-                await run(None, writer.add, b"".join(block))
-            self.size = await run(None, writer.finish, count)
+                await _to_its_end(writer.add, b"".join(block))
+            self.size = await _to_its_end(writer.finish, count)
         except BaseException:
             writer.abandon()
             raise
@@ -184,3 +188,16 @@ class Snapshots:
                 await snapshot.save(True)
             except SnapshotError as error:
                 log.error("%s", error)
+
+
+async def _to_its_end(call: Callable[..., T], *args: object) -> T:
+    """``call`` in a worker thread, which is through even where this is cancelled.
+
+    Else it would go on with a file of which the next snapshot has taken the name.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, call, *args)
+    try:
+        return await asyncio.shield(work)
+    finally:
+        if not work.done():
+            await asyncio.wait((work,))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from backends.memory import MemoryBackend
 from backends.snapshot import (
     DamagedSnapshot,
     SnapshotError,
@@ -19,8 +23,11 @@ from backends.snapshot import (
     records,
     verify,
 )
-from proxy.keyspace import STRING
-from tests.servers import RedtierServer, wait_until
+from proxy.clock import Clock, ManualClock
+from proxy.keyspace import STRING, KeyPolicy
+from proxy.prefixes import PrefixMap
+from proxy.snapshots import Snapshot
+from tests.servers import RedtierServer, eventually, wait_until
 
 pytestmark = pytest.mark.once
 
@@ -162,6 +169,60 @@ def test_one_that_can_not_be_written_is_told_of(tmp_path: Path) -> None:
             client.save()
         assert client.info("persistence")["rdb_last_bgsave_status"] == "err"
         assert "can't be written" in server.log_tail()
+
+
+# A snapshot at work, on a backend without a server
+
+
+def memory(clock: Clock) -> MemoryBackend:
+    return MemoryBackend("hot", 1 << 28, "allkeys-lru", clock, PrefixMap([(b"", KeyPolicy(0, 1 << 28))]))
+
+
+async def test_of_a_key_that_was_created_anew_behind_the_walk_the_later_record_counts(path: Path) -> None:
+    clock = ManualClock()
+    written(path, [ONE, TWO], [ONE._replace(raw=b"anew"), TWO._replace(expire_at=clock.ms)])
+    backend = memory(clock)
+    await Snapshot(backend, path, 0, clock).restore()
+    entry = backend.keyspaces[ONE.db].peek(ONE.name)
+    assert entry is not None
+    assert entry.value == b"anew"
+    assert backend.keyspaces[TWO.db].peek(TWO.name) is None
+    assert backend.size(ONE.db) == 1
+    backend.keyspaces[ONE.db].remove(ONE.name)  # nothing of what was replaced is left in the order of use
+    assert (backend.lru.used, backend.lru.count, backend.lru.oldest()) == (0, 0, None)
+
+
+async def test_one_that_is_cancelled_is_out_of_the_way_of_the_next(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    backend = memory(clock)
+    backend.keyspaces[0].put(b"k", STRING, b"v")
+    snapshot = Snapshot(backend, path, 0, clock)
+    syncing, go_on = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def slow(descriptor: int) -> None:
+        syncing.set()
+        assert go_on.wait(10)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    first = asyncio.create_task(snapshot.save(True))
+    await eventually(syncing.is_set)
+    first.cancel()
+    second = asyncio.create_task(snapshot.save(False))
+    await asyncio.sleep(0.05)  # time in which the second could take the first one's file
+    go_on.set()
+    await second
+    assert first.cancelled()
+    assert verify(path)
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_nobody_else_may_read_it(path: Path) -> None:
+    written(path, [ONE])
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 # The file
