@@ -23,6 +23,10 @@ from proxy.resp import BULK_MAX, Argv, RequestReader
 
 UNBOUNDED: Final = 1 << 60  # bytes
 
+# Their key specs, or their flags, speak of reading. Yet the one keeps in its key what it has counted, and the
+# other what it has given to whom.
+KEEPING: Final = (b"pfcount", b"xreadgroup")
+
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Observer:
@@ -98,10 +102,12 @@ class Observation:
         spec = lookup(self._table, argv)
         if spec is None:
             return
-        if not spec.write and not (self.reads and spec.flags & READONLY and (spec.has_keys or spec.upstream)):
+        writes = spec.write or spec.name in KEEPING
+        reads = self.reads and spec.flags & READONLY and (spec.has_keys or spec.upstream)
+        if not writes and not reads:
             return
         if spec.first_key:
-            found = use.written if spec.write else use.read
+            found = use.written if writes else use.read
             found.append((db, argv[spec.first_key]))
         else:
             self._look_closer(use, db, spec, argv)
@@ -117,12 +123,13 @@ class Observation:
             keys = key_flags(spec, argv)
         except InvalidKeys:
             keys = []
+        keeping = spec.name in KEEPING
         for position, flags in keys:
-            if not spec.write:
+            if not spec.write and not keeping:
                 use.read.append((db, argv[position]))
-            elif "RO" not in flags:
+            elif "RO" not in flags or keeping:
                 use.written.append((db, argv[position]))
-        if not keys and spec.write:
+        if not keys and spec.write and (spec.has_keys or spec.group != "scripting"):  # FUNCTION has no keys
             use.unknown.append(spec.title)
 
 
