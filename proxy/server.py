@@ -351,6 +351,9 @@ class RedtierServer(Server):
 
     def accept(self, connection: Connection) -> Session | None:
         """A new connection's session, or None if it is turned away."""
+        if self._stop.is_set():  # it has waited in a listener's backlog
+            connection.close()
+            return None
         if len(self._sessions) >= self.max_clients:
             self.connections_rejected += 1
             connection.write(errors.CommandError(errors.MAX_CLIENTS).wire)
