@@ -32,7 +32,8 @@ from proxy.config import MemoryBackend as MemoryConfig
 from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
-from proxy.mirror import Mirror, Mirrors
+from proxy.mirror import Mirror
+from proxy.mirrors import Mirrors
 from proxy.nearcache import NearCache
 from proxy.nearreplies import NearReplies
 from proxy.prefixes import PrefixMap

@@ -32,7 +32,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import DATABASES
 from proxy.lru import ENTRY_OVERHEAD
 from proxy.memoryreport import backends_of, client_memory, used
-from proxy.mirror import Mirrors
+from proxy.mirrors import Mirrors
 from proxy.nearcache import NearCache
 from proxy.parameters import policy_of
 from proxy.pubsub import PubSub

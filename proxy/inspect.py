@@ -17,7 +17,8 @@ from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import KIND_NAMES
 from proxy.lru import entry_size
-from proxy.mirror import Mirror, Mirrors
+from proxy.mirror import Mirror
+from proxy.mirrors import Mirrors
 from proxy.resp import Reply, Simple
 from proxy.router import Route, Router
 

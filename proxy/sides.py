@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from backends.base import Key, Loaded, Record, StoreError, Want
 from backends.seal import IntegrityError, unseal
@@ -18,17 +18,21 @@ from backends.sealed_strings import HEAD, is_sealed, raw_length, unseal_string
 from proxy.datatypes.compare import same
 from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
+from proxy.events import Where
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import STRING, VOLATILE_HASH, KeyPolicy
+from proxy.lru import entry_size
 from proxy.moves import Place, Value, dumped
 from proxy.resp import BULK_MAX
-from proxy.router import Route
+from proxy.router import Home, Route
 
 T = TypeVar("T")
 
 SMALL: Final = 64 * 1024  # bytes
 # Bytes of dumps that are read in one go.
 SLICE: Final = 16 * 1024
+# Keys that a mirror copies, or compares, at once: with more, clients would have to wait for the loop.
+BATCH: Final = 64
 # What one pass over a backend asks of it at once, in keys.
 PAGE: Final = 1000
 
@@ -40,12 +44,19 @@ READ_SMALL: Final = b"""
     return {redis.call('PEXPIRETIME', KEYS[1]), redis.call('DUMP', KEYS[1])}
 """
 
+# The same whatever its size; a string as it stands, which is less work than its dump.
+READ_WHOLE: Final = b"""
+    local string = redis.call('TYPE', KEYS[1])['ok'] == 'string'
+    return {redis.call('PEXPIRETIME', KEYS[1]), redis.call(string and 'GET' or 'DUMP', KEYS[1]), string}
+"""
+
 # Errors of a backend that can't do for any key what it is asked; all others are a key's own.
 AWAY: Final = frozenset(
     {
         "BACKENDDOWN",
         "BUSY",
         "CLUSTERDOWN",
+        "CONFLICT",
         "LOADING",
         "MASTERDOWN",
         "MISCONF",
@@ -69,6 +80,19 @@ class Large(NamedTuple):
 
 Found = Value | Large | CommandError | None
 """What was found of a key; an error says why it can't be read, None that it isn't there."""
+
+
+class Source(Protocol):
+    """One backend's keys of one database, to be read.  Every method raises ``Away``."""
+
+    async def read(self, names: Sequence[bytes]) -> list[Found]:
+        """What there is of each key."""
+
+    async def read_whole(self, names: Sequence[bytes]) -> list[Found]:
+        """As ``read``, whatever the values' sizes."""
+
+    async def life(self) -> str:
+        """Words of which one is missing once the backend may have lost keys by itself; a store does not."""
 
 
 class Side(ABC):
@@ -95,7 +119,7 @@ class Side(ABC):
         """What there is of each key."""
 
     async def life(self) -> str:
-        """What is another once the backend may have lost keys by itself; a store does not."""
+        """As ``Source.life``."""
         return ""
 
     async def course(self) -> str:
@@ -166,6 +190,22 @@ class RedisSide(Side):
                 reply = await self._raw_size(name, reply)
             found.append(self._found(name, reply))
         return found
+
+    async def read_whole(self, names: Sequence[bytes]) -> list[Found]:
+        # In one step each: a value, and the time at which another one expires, would be no state of the key.
+        return await together(fate(self._read_whole(name)) for name in names)
+
+    async def _read_whole(self, name: bytes) -> Value | None:
+        reply = await self._redis.call(self.db, [b"EVAL_RO", READ_WHOLE, b"1", name])
+        assert isinstance(reply, list)
+        expire_at, data, string = reply
+        if data is None:
+            return None
+        if string is None:
+            return dumped(data, expire_at, name, self.name)
+        sealing = self._redis.sealing
+        raw = data if sealing is None else await sealing.unseal_value(name, data)
+        return Value(STRING, raw, max(0, expire_at))
 
     def _seals(self, name: bytes) -> bool:
         return self._redis.sealing is not None and self._redis.sealing.seals(name)
@@ -260,9 +300,46 @@ class StoreSide(Side):
             return await self._own(self._store.load([Key(self.db, name) for name in names], want))
 
 
+class MemorySource:
+    """A memory backend's keys of one database."""
+
+    def __init__(self, route: Route, db: int) -> None:
+        self._keyspace = route.keyspaces[db]
+
+    async def read(self, names: Sequence[bytes]) -> list[Found]:
+        return [self._read(name, SMALL) for name in names]
+
+    async def read_whole(self, names: Sequence[bytes]) -> list[Found]:
+        return [self._read(name, None) for name in names]
+
+    async def life(self) -> str:
+        return ""  # it has this process', and so has the mirror
+
+    def _read(self, name: bytes, limit: int | None) -> Found:
+        entry = self._keyspace.peek(name)
+        if entry is None:
+            return None
+        size = entry_size(name, entry.value)
+        if limit is not None and size > limit:
+            return Large(size)
+        return Value(entry.kind, pack(entry.value), entry.expire_at)
+
+
+def source_of(route: Route, home: Home, db: int) -> Source:
+    """A route's keys of one database, read from ``home``."""
+    return side_of(home, db) if isinstance(home, (ColdHome, UpstreamHome)) else MemorySource(route, db)
+
+
 def side_of(home: ColdHome | UpstreamHome, db: int) -> Side:
     """A backend's keys of one database."""
     return RedisSide(home, db) if isinstance(home, UpstreamHome) else StoreSide(home, db)
+
+
+def by_database(keys: Iterable[Where]) -> dict[int, list[bytes]]:
+    found: dict[int, list[bytes]] = {}
+    for db, name in keys:
+        found.setdefault(db, []).append(name)
+    return found
 
 
 def differ(value: Value, other: Found, now: int) -> bool:

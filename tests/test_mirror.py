@@ -194,6 +194,23 @@ def test_however_it_is_written(pairs: Pairs, prefix: str, lines: list[str]) -> N
         third.delete(f"{prefix}b")
 
 
+@pytest.mark.parametrize("prefix", ["rr:", "mq:", "rp:", "ps:"])
+def test_what_is_called_a_read_and_changes_its_key(pairs: Pairs, prefix: str) -> None:
+    client = pairs.client
+    log, later, seen = (f"{prefix}{name}" for name in ("log", "later", "seen"))
+    client.delete(log, later, seen)
+    for stream in (log, later):
+        client.xadd(stream, {"f": "v"}, id="1-1")
+        client.xgroup_create(stream, "g", "0")
+    client.pfadd(seen, *range(100))
+    pairs.check(log, later, seen)
+    client.xreadgroup("g", "c", {log: ">"})
+    client.xreadgroup("g", "c", {later: ">"}, block=1000)
+    assert client.pfcount(seen)
+    pairs.check(log, later, seen)
+    assert pairs.view.xpending(log, "g")["pending"] == pairs.view.xpending(later, "g")["pending"] == 1
+
+
 @pytest.mark.parametrize("prefix", ["rr:", ""], ids=["redis", "memory"])
 def test_move_and_copy_reach_another_database_of_the_second_too(pairs: Pairs, prefix: str) -> None:
     client = pairs.client
@@ -335,12 +352,48 @@ def test_what_the_first_has_lost_is_not_removed_from_the_second(exit_stack: Exit
     with two.second.client() as second:
         second.mset({"kept": 1, "gone": 1})  # as if it were on its disk
         wait_until(lambda: two.client.ping() and mirror(two.client)["pending"] == 0)
-        assert mirror(two.client)["dropped"] == 2
+        assert mirror(two.client)["dropped"] == 1
+        assert "'one' began anew, and may have lost what is mirrored" in two.server.log_tail()
         assert second.mget("kept", "gone") == [b"1", b"1"]
         two.client.set("kept", 3)
         two.client.delete("gone")
         wait_settled(two.client)
         assert second.mget("kept", "gone") == [b"3", None]
+        assert mirror(two.client)["dropped"] == 1
+
+
+def test_nor_what_it_has_lost_before_the_second_was_there(exit_stack: ExitStack) -> None:
+    two = Two(exit_stack)
+    with two.second.client() as second:
+        second.set("k", "of long ago")
+        second.save()
+    two.second.kill()
+    two.server.stop()
+    two.server.start()
+    two.client.set("k", 1)
+    wait_until(lambda: mirror(two.client)["pending"] == 1)
+    two.first.kill()
+    two.first.start()
+    two.second.start()
+    wait_until(lambda: two.client.ping() and mirror(two.client)["pending"] == 0)
+    assert mirror(two.client)["dropped"] == 1
+    with two.second.client() as second:
+        assert second.get("k") == b"of long ago"
+
+
+def test_a_first_that_began_anew_is_noticed_though_nothing_waits(exit_stack: ExitStack) -> None:
+    """What it has not kept may be in the second."""
+    two = Two(exit_stack)
+    two.client.set("k", 1)
+    wait_settled(two.client)
+    two.first.kill()
+    two.first.start()
+    wait_until(lambda: mirror(two.client)["dropped"] == 1)
+    two.client.delete("k")
+    wait_settled(two.client)
+    with two.second.client() as second:
+        assert second.get("k") is None, "it was removed by somebody"
+    assert mirror(two.client)["dropped"] == 1
 
 
 def test_what_can_not_be_mirrored_is_counted(exit_stack: ExitStack) -> None:
@@ -353,6 +406,8 @@ def test_what_can_not_be_mirrored_is_counted(exit_stack: ExitStack) -> None:
     wait_until(lambda: mirror(two.client)["dropped"] == 1)
     assert "fcall named no key, and may have changed any" in two.server.log_tail()
     two.client.fcall("f", 1, "k")
+    two.client.function_delete("l")
+    two.client.function_load("#!lua name=l\nredis.register_function('f', function() return 2 end)")
     with pytest.raises(redis.ResponseError, match="flushable"):
         two.client.flushall()
     wait_settled(two.client)
@@ -449,6 +504,37 @@ def test_a_server_that_is_told_to_end_copies_what_is_pending(exit_stack: ExitSta
     assert two.server.stop() == 0
     assert two.equal()
     two.server.start()
+
+
+def test_it_waits_for_a_second_that_is_about_to_be_there(exit_stack: ExitStack, tmp_path: Path) -> None:
+    first = exit_stack.enter_context(RedisServer())
+    second = exit_stack.enter_context(
+        RedisServer("--save", "", "--appendonly", "yes", "--appendfsync", "always")
+    )
+    config = toml({"one": upstream(first), "two": upstream(second)}, {"": ("one", "two")})
+    server = exit_stack.enter_context(RedtierServer(config))
+    second.kill()
+    with server.client() as client:
+        client.set("k", 1)
+        wait_until(lambda: mirror(client)["state"] == "waiting")
+    os.kill(server.pid, signal.SIGTERM)
+    second.start()
+    assert server.stop() == 0
+    with second.client() as there:
+        assert there.get("k") == b"1"
+    server.start()
+
+
+def test_nor_waits_long_for_one_that_is_not(exit_stack: ExitStack) -> None:
+    two = Two(exit_stack)
+    two.second.kill()
+    two.client.set("k", 1)
+    began = time.monotonic()
+    assert two.server.stop() == 0
+    assert time.monotonic() - began < 6
+    assert "1 keys were not copied before the end, so a copy is due" in two.server.log_tail()
+    two.server.start()
+    two.second.start()
 
 
 def test_a_part_of_the_keys_is_mirrored_always_or_never(exit_stack: ExitStack) -> None:
