@@ -179,6 +179,9 @@ class S3Store(Store):
         infos = await self._bucket.in_background(self._info, [key for key, dead in keys if not dead])
         return [info for info in infos if info is not None], keys[-1][0].name if more else None
 
+    def place(self, key: Key) -> bytes:
+        return self._names.place(key)
+
     async def size(self, db: int, prefix: bytes) -> int:
         count = 0
         async for listed, _ in self._pages(self._names.records(db, prefix)):

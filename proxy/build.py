@@ -14,6 +14,7 @@ from backends.base import Store
 from backends.codecs import Codec, Hash
 from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
+from backends.writeback import WriteBackStore
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.clusterhome import ClusterHome
@@ -120,7 +121,13 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
         return MemoryHome(memory, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
-    home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
+    store = _store(backend, clock)
+    if any(route.backend == own and route.write == "back" for route in config.routes):
+        assert isinstance(backend, ColdBackend)
+        store = WriteBackStore(store, Path(backend.journal), backend.journal_max, backend.lease, clock)
+    home = ColdHome(store, clock, cold, cache, events, *bounds)
+    if isinstance(store, WriteBackStore):
+        store.changed_hands = home.overtaken
     home.down = "it is being opened"
     return home
 

@@ -222,6 +222,9 @@ class RedisBackend(BackendConfig):
 class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
+    journal: Text = ""
+    journal_max: Limit = size("256mb")
+    lease: Timeout = duration("1h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,10 +305,6 @@ class RouteConfig(Table):
 
     mirror: MirrorConfig | None = None
 
-    def mistakes(self) -> Iterator[Mistake]:
-        if self.write == "back":
-            yield "write", '"back" is not available in this version; must be "through"'
-
 
 # Any: what the fields hold, whose types differ.
 HOT_ROUTE: Final[dict[str, Any]] = {
@@ -384,7 +383,7 @@ def in_backend(config: Config, name: str) -> Config:
     cold = config.backends[name].cold
     other = {"cache": False} if cold else HOT_ROUTE
     routes = [
-        replace(route, backend=name, cache=False, ttl=0, mirror=None, read_policy="primary")
+        replace(route, backend=name, cache=False, write="through", ttl=0, mirror=None, read_policy="primary")
         if config.backends[route.backend].cold == cold
         else RouteConfig(prefix=route.prefix, backend=name, **other)
         for route in config.routes
@@ -503,9 +502,35 @@ def _routes(
             mistake = _wrong_mirror(route.backend, route.mirror.backend, types, backends)
             if mistake:
                 reader.mistake(where, "mirror backend", mistake)
+    _check_writes(reader, routes, backends)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)
+
+
+def _check_writes(
+    reader: Reader, routes: Sequence[RouteConfig], backends: Mapping[str, BackendConfig]
+) -> None:
+    """A journal stands before a whole backend."""
+    for name, backend in backends.items():
+        where = f"[backends.{quoted(name)}]"
+        writes = {route.write for route in routes if route.backend == name}
+        if not isinstance(backend, ColdBackend):
+            if "back" in writes:
+                why = f'"back" is not for a {backend.type} backend: leave write out of the routes to it'
+                reader.mistake(where, "write", why)
+            continue
+        if len(writes) > 1:
+            why = 'must be "back" on all routes to this backend, or on none; name a second backend'
+            reader.mistake(where, "write", why)
+        elif "back" in writes and not backend.journal:
+            why = 'must be given, since write = "back" on a route: a directory on a local disk'
+            reader.mistake(where, "journal", why)
+        elif "back" not in writes and backend.journal:
+            reader.mistake(where, "journal", 'has no effect unless write = "back" on the routes to it')
+        if "back" in writes and any(route.mirror and route.mirror.backend == name for route in routes):
+            why = 'can\'t be "back" where mirrors write past the journal: mirror to another backend'
+            reader.mistake(where, "write", why)
 
 
 def _wrong_mirror(first: str, second: str, types: _Types, backends: Mapping[str, BackendConfig]) -> str:

@@ -119,6 +119,10 @@ class ColdHome(Tier):
         finally:  # it may have been done, whatever the answer
             await self.discard(db, prefix)
 
+    def overtaken(self) -> None:
+        """Another process may have written to the store: what is kept of it may be old."""
+        self._in_background(self.discard(None, b""))
+
     async def describe(self, db: int, name: bytes, want: Want) -> tuple[Record | None, Token, bool]:
         """The record of one key as it is stored, its token, and whether a copy is in the near cache."""
         self._check_up()

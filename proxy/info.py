@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from backends.writeback import WriteBackStore
 from proxy import __version__
 from proxy.blocking import Blocking
 from proxy.broker import CHANNEL, PATTERN, SHARD
@@ -415,6 +416,8 @@ def _tier(source: InfoSource, home: Home) -> str:
             "damaged": home.damaged,
             "expired": home.expired,
         }
+        if isinstance(home.store, WriteBackStore):
+            counters |= home.store.figures()
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream
         counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}
