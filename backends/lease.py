@@ -26,7 +26,7 @@ from backends.documents import document_key, read_document, write_document
 
 log = logging.getLogger("redtier.lease")
 
-NAME: Final = "writer"
+NAME: Final = "lease/writer"
 RENEW_MAX: Final = 60.0  # seconds between two renewals, at most
 LOOK_MAX: Final = 2.0  # seconds between two looks of who waits for it, at most
 SHARE: Final = 0.9  # of its duration, during which the holder counts on it
