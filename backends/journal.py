@@ -1,4 +1,4 @@
-"""The journal of a write-back backend: changes that are acknowledged and not in the store yet, on a local disk.
+"""The journal of a write-back backend: changes on a local disk that are acknowledged and not flushed yet.
 
 A directory with
 
@@ -9,8 +9,8 @@ A directory with
 
 A segment, numbers lowest byte first:
 
-    header, 28 bytes    ``RTJRNL``, the version of this form, 1, in 2 bytes, the segment's number in 8, the epoch
-                        of the lease under which it was written in 8, CRC-32 of these 24 bytes in 4
+    header, 28 bytes    ``RTJRNL``, the version of this form, 1, in 2 bytes, the segment's number in 8, the
+                        epoch of the lease under which it was written in 8, CRC-32 of these 24 bytes in 4
     batches             each: ``RTJB``, the length of its body in 4 bytes, its own offset in the segment in 8,
                         CRC-32 of these 16 bytes and the body in 4; then the body
 
@@ -20,15 +20,15 @@ that is whole has all of each group.
     operation           1 byte: 1 PUT, 2 DELETE, 3 CLEAR (all keys that start with the name)
     database            2 bytes, signed; -2 in CLEAR: all but that of documents
     length of the name  4 bytes
-    of a PUT:           kind 1 byte, write id 8, expiry 8 (ms since the epoch, 0: never), size of the raw value 8,
-                        length of the payload 4
+    of a PUT:           kind 1 byte, write id 8, expiry 8 (ms since the epoch, 0: never), size of the raw
+                        value 8, length of the payload 4
     name, payload
 
 One thread writes: what was appended while it synced the batch before is the next batch.  So there is one
 ``fdatasync`` for all who wait, and a batch is begun only when the one before it is on the disk.  That tells
-a tear from damage when a journal is read: where a batch is not whole and a whole one follows, the first was on
-the disk once and is damaged (``JournalError``); where none follows, nobody was told that it was written, and
-it is cut off.  Only the very last batch can be damaged without being told from a tear.
+a tear from damage when a journal is read: where a batch is not whole and a whole one follows, the first was
+on the disk once and is damaged (``JournalError``); where none follows, nobody was told that it was written,
+and it is cut off.  Only the very last batch can be damaged without being told from a tear.
 """
 
 from __future__ import annotations
@@ -182,6 +182,7 @@ class Journal:
         self.size = 0  # bytes of all segments
         self.recovered: list[tuple[int, Logged]] = []  # by the last process, with their segments
         self.recovered_epoch = 0
+        self.pending = 0  # bytes that were appended and are not on the disk
         self.synced = 0  # fdatasyncs
         self._segments: dict[int, int] = {}  # bytes by number, oldest first
         self._segment_max = max(limit // SEGMENTS, 4096)
@@ -286,12 +287,18 @@ class Journal:
     # On the loop
 
     @property
+    def quiet(self) -> bool:
+        """Whether it has segments, and nothing is on its way to them."""
+        return self.pending == 0 and self.size > 0
+
+    @property
     def oldest(self) -> int:
         """The number of the oldest segment; 0: there is none."""
         return next(iter(self._segments), 0)
 
     def append(self, body: bytes, done: Done) -> None:
         """Write changes, all or nothing; ``done`` hears of it in the order of the appends."""
+        self.pending += len(body)
         self._queue.put((body, done))
 
     async def drop_before(self, number: int | None) -> None:
@@ -348,15 +355,17 @@ class Journal:
                     break
                 item = queue.get()
             if bodies:
-                result = self._write(bodies[0] if len(bodies) == 1 else b"".join(bodies))
-                loop.call_soon_threadsafe(self._written, dones, result)
+                body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+                result = self._write(body)
+                loop.call_soon_threadsafe(self._written, len(body), dones, result)
             if work is not None:
                 work()
                 if work == self._stop:
                     return
 
-    def _written(self, dones: list[Done], result: int | StoreError) -> None:
+    def _written(self, size: int, dones: list[Done], result: int | StoreError) -> None:
         """On the loop."""
+        self.pending -= size
         self.size = sum(self._segments.values())
         for done in dones:
             done(result)

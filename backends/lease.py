@@ -1,11 +1,11 @@
 """The lease of a store that one process writes to at a time: a document beside its records.
 
-The document says who holds it.  Whoever holds it writes it anew every so often, on condition that it is as it
-was last written: its token changes with each renewal.  Nobody compares clocks.  The holder counts
-itself as such for less than ``duration`` from before its last renewal was sent.  Another takes the lease if it
-has looked at the document again and again for the holder's whole ``duration``, without a look that failed,
-and has found the same token; so a holder that lives and reaches the store as well as the other does keeps
-it, however long the store was away.
+The document says who holds it.  Whoever holds it writes it anew every so often, on condition that it is as
+it was last written: its token changes with each renewal.  Nobody compares clocks.  The holder counts itself
+as such for less than ``duration`` from before its last renewal was sent.  Another takes the lease if it has
+looked at the document again and again for the holder's whole ``duration``, without a look that failed, and
+has found the same token; so a holder that lives, and reaches the store as well as the other does, keeps it,
+however long the store was away.
 
 ``epoch`` grows with each new holder.  A holder that comes back and finds its own name in the document
 has had no successor, and goes on.
@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from backends.base import ABSENT, Change, Op, Store, StoreError, Token
@@ -43,21 +44,23 @@ class Terms(NamedTuple):
 
 
 class Lease:
-    """``holder`` is the journal's id, ``directory`` its place for people to see, ``duration`` in ms.
+    """``directory`` is the journal's, for people to see, ``duration`` in ms.
 
-    ``epoch``: the last one in which it was held, 0: never.
+    Before ``keep``, ``holder`` must be set to the journal's id, and ``epoch`` to the last one in which it was
+    held (0: never).
     """
 
-    def __init__(self, store: Store, holder: str, directory: str, duration: int, epoch: int) -> None:
-        self.epoch = epoch
+    def __init__(self, store: Store, directory: str, duration: int) -> None:
+        self.holder = ""
+        self.epoch = 0
         self.token: Token = ABSENT  # of the document as we last wrote it
         self.other = "nobody yet"  # who holds it instead, for people
         self.lock = asyncio.Lock()
         """Held while something depends on the token; a renewal changes it."""
         self._store = store
-        self._holder = holder
         self._who = f"{socket.gethostname()} (process {os.getpid()}, journal {directory})"
         self._duration = duration
+        self._doubt = asyncio.Event()
         self._until = 0.0
         self._watched: Token = ABSENT
         self._watched_since = 0.0
@@ -81,12 +84,20 @@ class Lease:
         document = await read_document(self._store, NAME)
         if document is not None and document.token == self.token:
             return True
-        self._until = 0.0
+        self.doubt()
         return False
 
     def doubt(self) -> None:
         """A condition did not hold: count on nothing until the document was read."""
         self._until = 0.0
+        self._doubt.set()
+
+    async def due(self) -> None:
+        """Return when it is time to ``keep`` it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.pause):
+                await self._doubt.wait()
+        self._doubt.clear()
 
     async def keep(self) -> Terms | None:
         """Renew it, or take it if that may be done.
@@ -122,7 +133,7 @@ class Lease:
             found, expect = Terms("", "", 0, 0, True), ABSENT
         else:
             found, expect = Terms(**json.loads(document.value)), document.token
-        if found.holder not in ("", self._holder) and not found.released:
+        if found.holder not in ("", self.holder) and not found.released:
             if self._watched != expect:
                 self._watched, self._watched_since = expect, now
             if now - self._watched_since < found.duration / 1000:
@@ -131,7 +142,7 @@ class Lease:
             log.warning("%s: the lease of %s has lapsed, and is taken over", self._store.name, found.who)
         if document is None:
             epoch = max(self.epoch, 1)
-        elif found.holder == self._holder:
+        elif found.holder == self.holder:
             epoch = found.epoch
         else:
             epoch = max(found.epoch, self.epoch) + 1
@@ -148,7 +159,7 @@ class Lease:
         self._until = sent + SHARE * self._duration / 1000
 
     async def _write(self, epoch: int, expect: Token, released: bool = False) -> Token | None:
-        terms = Terms(self._holder, self._who, epoch, self._duration, released)
+        terms = Terms(self.holder, self._who, epoch, self._duration, released)
         return await write_document(self._store, NAME, json.dumps(terms._asdict()).encode(), expect)
 
 

@@ -125,7 +125,7 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         (Gauge, "redtier_dirty_keys", "Keys not flushed yet.", lambda w: len(w.backlog.entries)),
         (Gauge, "redtier_dirty_bytes", "Memory of these keys.", lambda w: w.backlog.bytes),
         (Gauge, "redtier_dirty_age_seconds", "Wait of the oldest of them.", lambda w: w.age / 1000),
-        (Counter, "redtier_flushed", "Records flushed to the store.", lambda w: w.flushed),
+        (Counter, "redtier_flushed", "Records flushed to the store.", lambda w: w.flusher.flushed),
         (Counter, "redtier_overtaken", "Records set aside: another took over.", lambda w: w.overtaken),
         (Gauge, "redtier_lease_held", "Whether this process may write.", lambda w: not w.holder),
     )
