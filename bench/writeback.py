@@ -4,9 +4,10 @@
 
 Each round appends and syncs records of the same size to a file beside the journal (``bare``), then has
 redis-benchmark write keys at random, in memory and to a route with ``write = "back"`` whose answers from S3
-are late by 50 ms.  So both see the same disk at nearly the same time.  Printed are medians over the rounds, and the ratio to bare: at most 2.5 is
-what is promised for one client.  With several clients a request often comes while the disk is busy with
-the batch before, and waits for that one too.
+are late by 50 ms.  So both see the same disk at nearly the same time.
+Printed are medians over the rounds, and the ratio to bare: at most 2.5 is promised for one client.  With
+several clients a request often comes while the disk is busy with the batch before, and waits for that too;
+and with many it waits for the processor, as it does in memory.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ async def test_a_segment_that_is_full_is_followed_by_another(tmp_path: Path) -> 
     assert [await append(journal, large) for _ in range(3)] == [1, 2, 3]
     await journal.drop_before(3)
     journal.close()
-    assert [file.name for file in sorted(tmp_path.glob("*.journal"))] == ["0000000000000003.journal"]
+    assert {name for name in os.listdir(tmp_path) if "journal" in name} == {"0000000000000003.journal"}
     assert journal.size == (tmp_path / "0000000000000003.journal").stat().st_size
 
 
