@@ -129,6 +129,8 @@ class Flusher:
     async def tidy(self) -> None:
         """Remove the segments whose changes are all in the store, or were overtaken by later ones."""
         first = self._backlog.first_segment()
+        if first is None and not self._journal.pending:  # else they may hold what is not in the backlog yet
+            first = self._journal.latest
         if first is not None and self._journal.oldest < first:
             await self._journal.drop_before(first)
 

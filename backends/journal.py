@@ -292,6 +292,11 @@ class Journal:
         return self.pending == 0 and self.size > 0
 
     @property
+    def latest(self) -> int:
+        """The number of the segment that is written to; 0: there is none."""
+        return next(reversed(self._segments), 0)
+
+    @property
     def oldest(self) -> int:
         """The number of the oldest segment; 0: there is none."""
         return next(iter(self._segments), 0)

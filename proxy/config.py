@@ -319,8 +319,11 @@ _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "inte
 _SEALED_BY: Final = ("compression_level", "compress_min")
 _UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
-    "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
+    "memory": (
+        ("cache", "cache_ttl", "write", *_SEALED_ONLY),
+        "does not apply to a memory backend; leave it out",
+    ),
+    "redis": (("ttl", "write"), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -516,15 +519,12 @@ def _check_writes(
         where = f"[backends.{quoted(name)}]"
         writes = {route.write for route in routes if route.backend == name}
         if not isinstance(backend, ColdBackend):
-            if "back" in writes:
-                why = f'"back" is not for a {backend.type} backend: leave write out of the routes to it'
-                reader.mistake(where, "write", why)
             continue
         if len(writes) > 1:
             why = 'must be "back" on all routes to this backend, or on none; name a second backend'
             reader.mistake(where, "write", why)
         elif "back" in writes and not backend.journal:
-            why = 'must be given, since write = "back" on a route: a directory on a local disk'
+            why = 'must be given, since a route to it has write = "back": a directory on a local disk'
             reader.mistake(where, "journal", why)
         elif "back" not in writes and backend.journal:
             reader.mistake(where, "journal", 'has no effect unless write = "back" on the routes to it')
