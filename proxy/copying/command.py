@@ -22,7 +22,7 @@ from backends.base import StoreError
 from proxy.build import build_router
 from proxy.clock import Clock
 from proxy.commands.spec import load_table
-from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig, in_backend
+from proxy.config import HOT_ROUTE, ColdBackend, Config, MemoryBackend, RouteConfig, in_backend
 from proxy.copying.passes import Copy
 from proxy.copying.state import BadState, State, StateFile
 from proxy.copying.views import View, view
@@ -85,6 +85,11 @@ def check(config: Config, order: Order) -> None:
     source, target = config.backends[order.source], config.backends[order.target]
     if replace(source, name="") == replace(target, name=""):
         raise Refused("--from and --to are the same place")
+    if isinstance(target, ColdBackend) and target.journal:
+        raise Refused(
+            f"--to: {shown(order.target)} is written through a journal, by the one server with its lease: "
+            'stop that, and take write = "back" and journal out for as long as you copy'
+        )
 
 
 def state_file(config: Config, order: Order) -> StateFile:
@@ -125,7 +130,9 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
     stopped: asyncio.Future[int] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _stop, stopped, number)
-    work = loop.create_task(_work(copy, (source, target), order, file, shows))
+    backend = config.backends[order.source]
+    behind = isinstance(backend, ColdBackend) and bool(backend.journal)
+    work = loop.create_task(_work(copy, (source, target), order, file, shows, behind))
     await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
     shows.close()
     if work.done():
@@ -146,11 +153,19 @@ def _stop(stopped: asyncio.Future[int], number: int) -> None:
         stopped.set_result(number)
 
 
-async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile, shows: View) -> int:
+async def _work(
+    copy: Copy, sides: Sequence[Side], order: Order, file: StateFile, shows: View, behind: bool
+) -> int:
+    """``behind``: what the source has may not be the last of what its server has acknowledged."""
     began = copy.state.begun or copy.state.number > 1
     try:
         for side in sides:
             await side.open()
+        if behind:
+            shows.note(
+                f"{order.source} has a journal: what its server has not flushed yet is not seen here; the "
+                "copy is complete once the server is stopped, or writes through"
+            )
         if began:
             shows.note(f"goes on from pass {copy.state.number}, {copy.state.compared:,} keys compared")
         equal = await copy.run(order.passes)
