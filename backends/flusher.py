@@ -29,7 +29,7 @@ BATCH_MAX: Final = 256  # records of one group
 BATCH_BYTES: Final = 4 << 20
 GENTLE: Final = 16
 """Requests at once to a store whose groups are not atomic, while the journal is nearly empty: what they cost
-of the loop's time is not there for clients.  The fuller it is, the more there are."""
+of the loop's time is not there for clients.  The fuller it is, the more there are; all, if somebody waits."""
 LINGER: Final = 0.05
 """Seconds between two batches while the journal is not half full and nobody waits: what is written again
 meanwhile is flushed once."""
@@ -140,7 +140,7 @@ class Flusher:
                 if self._store.atomic_groups:
                     await self._flush_group(count)
                 else:
-                    fill = self._journal.size / self._journal.limit
+                    fill = 1.0 if self._waiting else self._journal.size / self._journal.limit
                     await self._flush_each(min(count, max(GENTLE, int(self._store.concurrency * fill))))
             await self.tidy()
 

@@ -40,7 +40,7 @@ import os
 import secrets
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Final, NamedTuple
@@ -67,6 +67,7 @@ HEADER_SIZE: Final = _HEADER.size + _CRC.size
 _FRAME: Final = _BATCH.size + _CRC.size
 SEGMENTS: Final = 16
 """How many segments a full journal has: so much of it is lost to changes that were overtaken meanwhile."""
+LARGE: Final = 256 * 1024  # bytes of a payload that is written by itself
 
 
 class JournalError(StoreError):
@@ -81,15 +82,16 @@ class Logged(NamedTuple):
     record: Record | None  # of a PUT, complete
 
 
-def encode(change: Logged) -> bytes:
+def encode(change: Logged) -> list[bytes]:
+    """Its bytes, in pieces: a large payload is not copied."""
     (db, name), record = change.key, change.record
     head = _CHANGE.pack(change.op, db, len(name))
     if record is None:
-        return head + name
+        return [head, name]
     assert record.payload is not None
     size = len(record.payload)
     fields = _RECORD.pack(record.kind, record.write_id, record.expire_at, record.raw_size, size)
-    return b"".join((head, fields, name, record.payload))
+    return [head, fields, name, record.payload]
 
 
 def decode(body: bytes) -> Iterator[Logged]:
@@ -114,10 +116,15 @@ def segment_header(number: int, epoch: int) -> bytes:
     return head + _CRC.pack(crc32(head))
 
 
-def frame(body: bytes, offset: int) -> bytes:
-    """A batch that stands at ``offset`` of its segment."""
-    head = _BATCH.pack(_MARK, len(body), offset)
-    return b"".join((head, _CRC.pack(crc32(body, crc32(head))), body))
+def frame(pieces: list[bytes], offset: int) -> list[bytes]:
+    """A batch that stands at ``offset`` of its segment, in few pieces: one, unless it is large."""
+    head = _BATCH.pack(_MARK, sum(map(len, pieces)), offset)
+    crc = crc32(head)
+    for piece in pieces:
+        crc = crc32(piece, crc)
+    batch = [head, _CRC.pack(crc), *pieces]
+    # To copy what is large would hold up the loop: this is done without letting it go on.
+    return batch if any(len(piece) > LARGE for piece in pieces) else [b"".join(batch)]
 
 
 def read_segment(path: Path, last: bool) -> tuple[int, list[bytes], int]:
@@ -189,7 +196,7 @@ class Journal:
         self._broken = ""  # why nothing can be written any more
         self._lock = -1
         # Of the thread:
-        self._queue: SimpleQueue[tuple[bytes, Done] | Callable[[], None]] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[list[bytes], int, Done] | Callable[[], None]] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._file = -1
         self._number = 0
@@ -197,8 +204,13 @@ class Journal:
 
     # Before and after the thread: blocking
 
+    @property
+    def is_open(self) -> bool:
+        return self._lock >= 0
+
     def open(self) -> None:
         """Take the directory, read what is there, cut off what is torn.  Raises JournalError."""
+        self._number = 0
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -301,10 +313,12 @@ class Journal:
         """The number of the oldest segment; 0: there is none."""
         return next(iter(self._segments), 0)
 
-    def append(self, body: bytes, done: Done) -> None:
+    def append(self, changes: Iterable[Logged], done: Done) -> None:
         """Write changes, all or nothing; ``done`` hears of it in the order of the appends."""
-        self.pending += len(body)
-        self._queue.put((body, done))
+        pieces = [piece for change in changes for piece in encode(change)]
+        size = sum(map(len, pieces))
+        self.pending += size
+        self._queue.put((pieces, size, done))
 
     async def drop_before(self, number: int | None) -> None:
         """Remove the segments before one, or all (None): what they hold is in the store, or in later ones."""
@@ -347,22 +361,23 @@ class Journal:
         queue = self._queue
         while True:
             item = queue.get()
-            bodies: list[bytes] = []
+            pieces: list[bytes] = []
+            size = 0
             dones: list[Done] = []
             work: Callable[[], None] | None = None
             while True:
                 if not isinstance(item, tuple):
                     work = item
                     break
-                bodies.append(item[0])
-                dones.append(item[1])
+                pieces += item[0]
+                size += item[1]
+                dones.append(item[2])
                 if queue.empty():
                     break
                 item = queue.get()
-            if bodies:
-                body = bodies[0] if len(bodies) == 1 else b"".join(bodies)
-                result = self._write(body)
-                loop.call_soon_threadsafe(self._written, len(body), dones, result)
+            if dones:
+                result = self._write(pieces)
+                loop.call_soon_threadsafe(self._written, size, dones, result)
             if work is not None:
                 work()
                 if work == self._stop:
@@ -375,17 +390,19 @@ class Journal:
         for done in dones:
             done(result)
 
-    def _write(self, body: bytes) -> int | StoreError:
+    def _write(self, pieces: list[bytes]) -> int | StoreError:
         """Have a batch on the disk: the segment's number."""
         if self._broken:
             return JournalError(self._broken)
         try:
             if self._file < 0 or self._at >= self._segment_max:
                 self._begin_segment()
-            batch = memoryview(frame(body, self._at))
-            size = len(batch)
-            while batch:
-                batch = batch[os.write(self._file, batch) :]
+            size = 0
+            for piece in frame(pieces, self._at):
+                size += len(piece)
+                left = memoryview(piece)
+                while left:
+                    left = left[os.write(self._file, left) :]
         except OSError as error:
             return self._undo(error)
         try:

@@ -50,7 +50,7 @@ from backends.base import (
     Want,
 )
 from backends.flusher import Flusher
-from backends.journal import CLEAR, DELETE, EVERY_DB, PUT, Journal, Logged, encode
+from backends.journal import CLEAR, DELETE, EVERY_DB, PUT, Journal, Logged
 from backends.known import Knowledge
 from backends.lease import Lease, Terms
 from proxy.clock import Clock
@@ -94,7 +94,7 @@ class WriteBackStore(Store):
 
     async def open(self) -> None:
         journal = self.journal
-        if not journal.id:
+        if not journal.is_open:
             await asyncio.to_thread(journal.open)
             self.lease.holder, self.lease.epoch = journal.id, journal.recovered_epoch
         await self.inner.open()
@@ -306,12 +306,12 @@ class WriteBackStore(Store):
                         wanted.setdefault(Want.META, []).append(key)
         loaded: dict[Key, Loaded] = {}
         for want, keys in wanted.items():
-            step = self.load_max
-            parts = [keys[at : at + step] for at in range(0, len(keys), step)]
-            for part, found in zip(
-                parts, await asyncio.gather(*(self.load(p, want) for p in parts)), strict=True
-            ):
-                loaded.update(zip(part, found, strict=True))
+            pages = [keys[at : at + self.load_max] for at in range(0, len(keys), self.load_max)]
+            for at in range(0, len(pages), self.concurrency):
+                some = pages[at : at + self.concurrency]
+                answers = await asyncio.gather(*(self.load(page, want) for page in some))
+                for page, found in zip(some, answers, strict=True):
+                    loaded.update(zip(page, found, strict=True))
         return loaded
 
     def _decide(self, group: Group, loaded: dict[Key, Loaded], now: int, changes: list[Logged]) -> Outcome:
@@ -362,7 +362,6 @@ class WriteBackStore(Store):
 
     async def _log(self, changes: list[Logged]) -> None:
         """Have changes in the journal, then in the backlog.  Raises StoreError."""
-        body = b"".join([encode(change) for change in changes])
         logged: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def done(result: int | StoreError) -> None:
@@ -371,6 +370,8 @@ class WriteBackStore(Store):
                 result = NotTheWriter(f"the lease was taken over by {self.lease.other}")
             if isinstance(result, int):
                 self._take(changes, result)
+                if not self.lease.held:
+                    result = StoreError("its lease ended before the change was on the disk", unknown=True)
             if logged.cancelled():
                 return
             if isinstance(result, int):
@@ -378,7 +379,7 @@ class WriteBackStore(Store):
             else:
                 logged.set_exception(result)
 
-        self.journal.append(body, done)
+        self.journal.append(changes, done)
         await logged
 
     def _take(self, changes: list[Logged], segment: int) -> None:

@@ -3,10 +3,10 @@
     python -m bench.writeback [--requests N] [--trees NAMES] [--markdown FILE]
 
 One client appends and syncs a record to a file beside the journal (``bare``), then writes a key to a route
-with ``write = "back"``, whose answers from S3 are late by 50 ms, and so on in turn: both meet the same disk and
-the same neighbours.  The ratio of the medians is what is promised to be at most 2.5.  Then redis-benchmark
-writes keys at random with several clients, in memory and to that route; there a request waits for the batch
-before its own too, and for the processor, as it does in memory.
+with ``write = "back"``, whose answers from S3 are late by 50 ms, and so on in turn: both meet the same disk
+and the same neighbours.  The ratio of the medians is what is promised to be at most 2.5.
+Then redis-benchmark writes keys at random with several clients, in memory and to that route; there a request
+waits for the batch before its own too, and for the processor, as it does in memory.
 """
 
 from __future__ import annotations

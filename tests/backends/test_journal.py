@@ -27,11 +27,15 @@ async def opened(path: Path, limit: int = LIMIT) -> Journal:
 
 async def append(journal: Journal, *changes: Logged) -> int:
     written: asyncio.Future[int | StoreError] = asyncio.get_running_loop().create_future()
-    journal.append(b"".join(map(encode, changes)), written.set_result)
+    journal.append(changes, written.set_result)
     result = await written
     if isinstance(result, StoreError):
         raise result
     return result
+
+
+def encoded(change: Logged) -> bytes:
+    return b"".join(encode(change))
 
 
 def recovered(path: Path) -> list[Logged]:
@@ -44,18 +48,18 @@ def recovered(path: Path) -> list[Logged]:
 
 
 def test_a_put_has_these_bytes() -> None:
-    assert encode(PUT_A).hex() == (
+    assert encoded(PUT_A).hex() == (
         "01" "0300" "03000000"  # PUT, database, length of the name
         "05" "0807060504030201" "0068e5cf8b010000" "6300000000000000" "06000000"
         "6b6579" "7365616c6564"
     )  # fmt: skip
-    assert list(decode(encode(PUT_A))) == [PUT_A]
+    assert list(decode(encoded(PUT_A))) == [PUT_A]
 
 
 def test_a_delete_and_a_clear_have_these_bytes() -> None:
-    assert encode(DELETE_B).hex() == "02000004000000676f6e65"
-    assert encode(CLEAR_ALL).hex() == "03feff050000006c6f6e673a"
-    assert list(decode(encode(DELETE_B) + encode(CLEAR_ALL))) == [DELETE_B, CLEAR_ALL]
+    assert encoded(DELETE_B).hex() == "02000004000000676f6e65"
+    assert encoded(CLEAR_ALL).hex() == "03feff050000006c6f6e673a"
+    assert list(decode(encoded(DELETE_B) + encoded(CLEAR_ALL))) == [DELETE_B, CLEAR_ALL]
 
 
 async def test_a_segment_has_these_bytes(tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ async def test_damage_before_what_is_whole_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "0000000000000001.journal"
     data = file.read_bytes()
     # Of the last batch it can't be told.
-    for place in range(0, len(data) - len(journals.frame(encode(PUT_A), 0)), 3):
+    for place in range(0, len(data) - len(journals.frame(encode(PUT_A), 0)[0]), 3):
         damaged = bytearray(data)
         damaged[place] ^= 0x10
         file.write_bytes(damaged)
@@ -145,6 +149,16 @@ async def test_damage_before_what_is_whole_is_refused(tmp_path: Path) -> None:
             recovered(tmp_path)
     file.write_bytes(data)
     assert recovered(tmp_path) == [PUT_A] * 3
+
+
+async def test_a_large_payload_is_written_as_it_is(tmp_path: Path) -> None:
+    journal = await opened(tmp_path)
+    payload = os.urandom(3 * journals.LARGE)
+    large = Logged(PUT, Key(0, b"large"), Record(payload, 0, 1, 0, len(payload), len(payload)))
+    await append(journal, DELETE_B, large, CLEAR_ALL)
+    await append(journal, PUT_A)
+    journal.close()
+    assert recovered(tmp_path) == [DELETE_B, large, CLEAR_ALL, PUT_A]
 
 
 async def test_a_segment_that_is_missing_is_refused(tmp_path: Path) -> None:

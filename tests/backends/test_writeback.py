@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -155,6 +157,50 @@ async def test_a_journal_outlives_its_process(proxies: Proxies) -> None:
     assert (await value(again, A), await value(again, B)) == (b"new", None)
     assert await again.size(0, b"") == 1
     assert await value(proxies.plain, A) == b"new"
+
+
+async def test_a_damaged_journal_is_refused_as_often_as_it_is_opened(proxies: Proxies) -> None:
+    store = await proxies.start("one")
+    hold(store)
+    for number in range(3):
+        await commit(store, put(Key(0, b"%d" % number), b"value"))
+    await proxies.crash(store)
+    [segment] = store.journal.path.glob("*.journal")
+    data = segment.read_bytes()
+    segment.write_bytes(data[:60] + bytes((data[60] ^ 1,)) + data[61:])
+    again = WriteBackStore(proxies.new_store(), store.journal.path, 1 << 24, LONG, proxies.clock)
+    for _ in range(2):
+        with pytest.raises(StoreError, match="is damaged at byte"):
+            await again.open()
+    segment.write_bytes(data)
+    await again.open()
+    assert await again.size(0, b"") == 3
+    await again.close()
+
+
+async def test_a_lease_that_ends_before_the_disk_is_done_acknowledges_nothing(
+    proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await proxies.start("one")
+    reached, let_go = threading.Event(), threading.Event()
+    fdatasync = os.fdatasync
+
+    def slow(file: int) -> None:
+        reached.set()
+        assert let_go.wait(10)
+        fdatasync(file)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    writing = asyncio.ensure_future(commit(store, put(A, b"1")))
+    assert await asyncio.to_thread(reached.wait, 10)
+    store.lease._until = 0.0
+    let_go.set()
+    with pytest.raises(StoreError, match="lease ended") as refused:
+        await writing
+    assert refused.value.unknown
+    store.lease.doubt()
+    await eventually(lambda: store.lease.held)
+    assert await value(store, A) == b"1"  # nobody else has had it
 
 
 async def test_what_was_cleared_does_not_come_back_from_the_journal(proxies: Proxies) -> None:
