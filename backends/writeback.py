@@ -248,7 +248,7 @@ class WriteBackStore(Store):
     # Writes
 
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
-        beside = [group for group in groups if all(change.key.db == BESIDE for change in group)]
+        beside = [group for group in groups if group[0].key.db == BESIDE and _all_beside(group)]
         if not beside:
             return await self._commit(groups)
         documents = iter(await self.inner.commit(beside))
@@ -258,14 +258,13 @@ class WriteBackStore(Store):
 
     async def _commit(self, groups: Sequence[Group]) -> list[Outcome]:
         await self._admit()
-        loaded = await self._needed(groups)
-        self._check_writer()  # that may have taken long
+        loaded: dict[Key, Loaded] = {}
+        if wanted := self._wanted(groups):
+            loaded = await self._load_all(wanted)
+            self._check_writer()  # that may have taken long
         now = self._clock.ms
-        outcomes: list[Outcome] = []
         changes: list[Logged] = []
-        for group in groups:
-            outcome = self._decide(group, loaded, now, changes)
-            outcomes.append(outcome)
+        outcomes = [self._decide(group, loaded, now, changes) for group in groups]
         if changes:
             await self._log(changes)
         return outcomes
@@ -291,19 +290,22 @@ class WriteBackStore(Store):
                 raise StoreError(_because("its lease could not be renewed in time", self.flusher.failed))
             raise NotTheWriter(f"the lease is held by {lease.other}; write there, or here once it has lapsed")
 
-    async def _needed(self, groups: Sequence[Group]) -> dict[Key, Loaded]:
+    def _wanted(self, groups: Sequence[Group]) -> dict[Want, list[Key]]:
         """What must be loaded to judge conditions, and to change the expiry of what the store has."""
         wanted: dict[Want, list[Key]] = {}
         for group in groups:
             for change in group:
                 key = change.key
-                if key.db == BESIDE:
-                    wanted.setdefault(Want.META, []).append(key)
-                elif key not in self.backlog.entries:
-                    if change.op is Op.EXPIRE:
+                if change.op is Op.EXPIRE:
+                    if key not in self.backlog.entries:
                         wanted.setdefault(Want.WHOLE, []).append(key)
-                    elif change.expect is not None and self.known.get(key) is None:
-                        wanted.setdefault(Want.META, []).append(key)
+                elif change.expect is not None and (
+                    key.db == BESIDE or (key not in self.backlog.entries and self.known.get(key) is None)
+                ):
+                    wanted.setdefault(Want.META, []).append(key)
+        return wanted
+
+    async def _load_all(self, wanted: dict[Want, list[Key]]) -> dict[Key, Loaded]:
         loaded: dict[Key, Loaded] = {}
         for want, keys in wanted.items():
             pages = [keys[at : at + self.load_max] for at in range(0, len(keys), self.load_max)]
@@ -481,6 +483,10 @@ class WriteBackStore(Store):
                 "they are set aside in %s",
                 *(self.name, count, place),
             )
+
+
+def _all_beside(group: Group) -> bool:
+    return all(change.key.db == BESIDE for change in group)
 
 
 def _because(what: str, why: str) -> str:
