@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -11,29 +9,26 @@ from backends.seal import payload_size
 
 # Bytes of a value that are kept; a dictionary is of no use to what comes later in one.
 SAMPLE_MAX: Final = 16 * 1024
-# Once there are enough, one value of so many is kept, in the place of the oldest.
-_STRIDE: Final = 16
 
 
 class Samples:
-    """The last values of a route, at most ``count_max`` of them and ``bytes_max`` bytes.
+    """Counts a route's values, and gathers the next ones while that is asked for.
 
-    Values shorter than ``least`` bytes are counted and not kept.  Each time that ``count_max`` values have
-    been sealed, ``told`` is called with what they took: their raw bytes, and those of their payloads.
+    Of at most ``count_max`` values and ``bytes_max`` bytes; values shorter than ``least`` bytes are only
+    counted.  Each time that ``count_max`` values have been sealed, ``told`` is called with what they took:
+    their raw bytes, and those of their payloads.
     """
 
     def __init__(self, count_max: int, bytes_max: int, least: int, told: Callable[[int, int], None]) -> None:
-        self.values: deque[bytes] = deque()
-        self.bytes: int = 0
+        self.values: list[bytes] = []
         self.count_max: int = count_max
-        self.bytes_max: int = bytes_max
         self.records: int = 0  # sealed since ``restart``
         self.raw_bytes: int = 0
         self.payload_bytes: int = 0
+        self._bytes_max: int = bytes_max
+        self._room: int = 0  # bytes that may still be gathered
         self._least: int = least
         self._told: Callable[[int, int], None] = told
-        self._full: bool = False
-        self._pass: int = 0  # values until the next one is kept
         self._records: int = 0  # of these, when ``told`` was called last
         self._raw_bytes: int = 0
         self._payload_bytes: int = 0
@@ -43,19 +38,27 @@ class Samples:
         self.records += 1
         self.raw_bytes += len(raw)
         self.payload_bytes += payload_size(sealed)
-        self._pass -= 1
-        if self._pass < 0 and len(raw) >= self._least:
+        if self._room > 0 and len(raw) >= self._least:
             self._keep(raw)
         if self.records - self._records >= self.count_max:
-            raw_bytes, payload_bytes = (
-                self.raw_bytes - self._raw_bytes,
-                self.payload_bytes - self._payload_bytes,
-            )
+            raw_bytes = self.raw_bytes - self._raw_bytes
+            payload_bytes = self.payload_bytes - self._payload_bytes
             self._mark()
             self._told(raw_bytes, payload_bytes)
 
+    def gather(self) -> None:
+        """Keep the values from now on."""
+        self.values = []
+        self._room = self._bytes_max
+
+    def take(self) -> list[bytes]:
+        """What was gathered; it is not held any longer, and no more is."""
+        values, self.values = self.values, []
+        self._room = 0
+        return values
+
     def restart(self) -> None:
-        """Count anew; the values stay."""
+        """Count anew."""
         self.records = 0
         self.raw_bytes = 0
         self.payload_bytes = 0
@@ -68,10 +71,8 @@ class Samples:
 
     def _keep(self, raw: bytes) -> None:
         value = raw[:SAMPLE_MAX]
-        self.values.append(value)
-        self.bytes += len(value)
-        while len(self.values) > self.count_max or self.bytes > self.bytes_max:
-            self._full = True
-            self.bytes -= len(self.values.popleft())
-        if self._full:  # by chance, so that no rhythm of the writers' chooses them
-            self._pass = random.randrange(2 * _STRIDE)
+        self._room -= len(value)
+        if self._room >= 0:
+            self.values.append(value)
+            if len(self.values) >= self.count_max:
+                self._room = 0

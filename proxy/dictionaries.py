@@ -1,10 +1,10 @@
 """A store's routes with ``dictionary = "auto"``: when one is trained, from what, and whether it is used.
 
-Each such route gathers some of the values that are sealed (``backends.samples``).  Once there are enough, a
+Each such route gathers values as they are sealed (``backends.samples``).  Once there are enough, a
 dictionary is trained from them in a worker thread; if it profits, it is put into the store, and the route's
-values are sealed with it from the moment at which the store has acknowledged that.  It is trained anew when
-values no longer get as small as they once did with it.  Every proxy does so by itself: before it trains it
-looks whether another one has, and takes that dictionary.
+values are sealed with it from the moment at which the store has acknowledged that.  When they no longer get
+as small as they once did with it, values are gathered anew.  Every proxy does so by itself: before it trains
+it looks whether another one has, and takes that dictionary.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger("redtier.dictionaries")
 DECAY: Final = 1.1
 # Batches of ``dictionary_samples`` values for which nothing is tried after a try in vain: doubled each time.
 PAUSE_MAX: Final = 64
-# Keys that are looked at, at once, for values to train from at a client's wish.
+# Keys that are read at once, for values to train from at a client's wish.
 PAGE: Final = 100
 
 
@@ -44,37 +44,51 @@ class Sealed(NamedTuple):
 
 
 class TrainedRoute:
-    """A route and the dictionary that it seals with."""
+    """A route and the dictionary that it seals with.
+
+    Of at most ``size`` bytes, trained from at most ``count_max`` values of ``bytes_max`` bytes together.
+    """
 
     def __init__(self, prefix: bytes, policy: ColdPolicy, size: int, count_max: int, bytes_max: int) -> None:
         self.prefix = prefix
         self.policy = policy
         self.plain = policy.seal
         self.size_max = size
+        self.bytes_max = bytes_max
         self.id = 0  # of the dictionary in use; 0: none yet
         self.trained = 0  # dictionaries, by this process
         self.vain = 0  # tries that brought none
         self.least = 0.0  # payload bytes for a raw one, over the best batch with this dictionary
         self.pause = 0  # batches until the next try
         self.pause_next = 1
+        self.gathering = True
         self.busy = False
         self.past: dict[int, Sealed] = {}
         self.samples = Samples(count_max, bytes_max, policy.seal.compress_min, self._told)
+        self.samples.gather()
         policy.samples = self.samples
         self.due = _never
 
     def _told(self, raw_bytes: int, payload_bytes: int) -> None:
-        """So many values more were sealed: is it time to train?"""
-        if self.id and raw_bytes:
-            share = payload_bytes / raw_bytes
-            if not self.least or share < self.least:
-                self.least = share
-            if share < self.least * DECAY:
-                return
-        if self.pause:
-            self.pause -= 1
-        elif not self.busy:
+        """A batch of values more was sealed: gather the next one, or train from this one?"""
+        if self.busy:
+            return
+        if self.gathering:
             self.due(self)
+        elif self.pause:
+            self.pause -= 1
+        elif not self.id or self._has_decayed(payload_bytes / max(1, raw_bytes)):
+            self.gathering = True
+            self.samples.gather()
+
+    def _has_decayed(self, share: float) -> bool:
+        if not self.least or share < self.least:
+            self.least = share
+        return share >= self.least * DECAY
+
+    def take_samples(self) -> list[bytes]:
+        self.gathering = False
+        return self.samples.take()
 
     def use(self, id: int, seal: SealPolicy) -> None:
         self.past[self.id] = self.sealed(self.id)
@@ -82,11 +96,12 @@ class TrainedRoute:
         self.policy.seal = seal
         self.least = 0.0
         self.pause, self.pause_next = 0, 1
+        self.take_samples()
         self.samples.restart()
 
     def in_vain(self) -> None:
         self.vain += 1
-        self.least = 0.0  # values are as they are
+        self.least = 0.0  # the values are as they are
         self.pause = self.pause_next
         self.pause_next = min(2 * self.pause_next, PAUSE_MAX)
 
@@ -144,18 +159,20 @@ class Training:
         try:
             await self.dictionaries.refresh()
             if not await self._take_newest(route):
-                await self._train(route, list(route.samples.values))
+                await self._train(route, route.take_samples())
         except StoreError as error:
+            route.take_samples()
             route.in_vain()
             log.warning("%s: no dictionary for %r: %s", self.name, route.prefix.decode(), error)
         except Exception:
+            route.take_samples()
             route.in_vain()
             log.exception("%s: no dictionary for %r", self.name, route.prefix.decode())
         finally:
             route.busy = False
 
     async def train(self, prefix: bytes) -> Reply:
-        """Train one for a route now, with what the store has where too little was seen; it, as a map.
+        """Train one for a route now, from what the store has of it; the new one, as a map.
 
         Raises CommandError, StoreError.
         """
@@ -168,9 +185,7 @@ class Training:
         try:
             await self.dictionaries.refresh()
             await self._take_newest(route)
-            samples = list(route.samples.values)
-            if len(samples) < route.samples.count_max and route.samples.bytes < route.samples.bytes_max:
-                samples = [*await self._stored(route), *samples]
+            samples = await self._stored(route)
             if not await self._train(route, samples):
                 raise errors.not_trained(prefix, len(samples), SAMPLES_MIN)
         finally:
@@ -220,10 +235,10 @@ class Training:
     async def _stored(self, route: TrainedRoute) -> list[bytes]:
         """Values that the store has of a route, as many as it trains from."""
         store, found, size = self.dictionaries.store, list[bytes](), 0
-        samples = route.samples
+        count_max = route.samples.count_max
         for db in range(DATABASES):
             after: bytes | None = None
-            while len(found) < samples.count_max and size < samples.bytes_max:
+            while len(found) < count_max and size < route.bytes_max:
                 infos, after = await store.scan(db, route.prefix, after, min(PAGE, store.load_max))
                 for raw in await self._values(route, db, infos):
                     if len(raw) >= route.plain.compress_min:
