@@ -106,15 +106,13 @@ class TrainedRoute:
         self.pause_next = min(2 * self.pause_next, PAUSE_MAX)
 
     def sealed(self, id: int) -> Sealed:
-        past = self.past.get(id, Sealed())
         if id != self.id:
-            return past
-        now = self.samples
-        return Sealed(
-            past.records + now.records,
-            past.raw_bytes + now.raw_bytes,
-            past.payload_bytes + now.payload_bytes,
-        )
+            return self.past.get(id, Sealed())
+        return Sealed(self.samples.records, self.samples.raw_bytes, self.samples.payload_bytes)
+
+    def total(self) -> Sealed:
+        figures = zip(*self.past.values(), self.sealed(self.id), strict=True)
+        return Sealed(*map(sum, figures))
 
 
 def _never(route: TrainedRoute) -> None:
