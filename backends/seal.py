@@ -4,10 +4,11 @@ Format version 1, byte by byte:
 
     version         1 byte    0x01
     ids             1 byte    low nibble: codec, high nibble: hash (``codecs.Codec``, ``codecs.Hash``)
-    dictionary id   varint    only with the codec ZSTD_DICTIONARY
+    dictionary id   varint    only with the codecs ZSTD_DICTIONARY and ZSTD_DICTIONARY_BLOCK
     raw length      varint    bytes of the value before compression
     digest          32 bytes  only with the hash SHA256
-    payload         the rest  the raw bytes (codec NONE: exactly raw length of them), or one zstd frame
+    payload         the rest  the raw bytes (codec NONE: exactly raw length of them), or one zstd frame, or
+                              (codec ZSTD_DICTIONARY_BLOCK) the one block of such a frame, see ``codecs``
 
 A varint is unsigned LEB128: 7 bits a byte, low bits first, the top bit set on all but the last byte,
 at most 9 bytes (63 bits), and never longer than it must be.  So a seal without a dictionary puts at
@@ -46,8 +47,10 @@ from backends.codecs import (
     CodecError,
     Dictionaries,
     Hash,
+    block_of,
     compress,
     decompress,
+    frame_of,
 )
 
 VERSION: Final = 1
@@ -55,6 +58,7 @@ VERSION: Final = 1
 _NONE: Final[int] = Codec.NONE.value
 _ZSTD: Final[int] = Codec.ZSTD.value
 _ZSTD_DICTIONARY: Final[int] = Codec.ZSTD_DICTIONARY.value
+_ZSTD_DICTIONARY_BLOCK: Final[int] = Codec.ZSTD_DICTIONARY_BLOCK.value
 _UNHASHED: Final[int] = Hash.NONE.value
 _SHA256: Final[int] = Hash.SHA256.value
 
@@ -91,8 +95,8 @@ class SealPolicy:
     dictionary: zstandard.ZstdCompressionDict | None = None
 
     def __post_init__(self) -> None:
-        if self.codec is Codec.ZSTD_DICTIONARY:
-            raise ValueError("ZSTD_DICTIONARY is not chosen, it follows from a dictionary")
+        if self.codec is not Codec.NONE and self.codec is not Codec.ZSTD:
+            raise ValueError(f"{self.codec.name} is not chosen, it follows from a dictionary")
         if (self.dictionary is None) != (self.dictionary_id == 0):
             raise ValueError("a dictionary and its id, from 1, go together")
 
@@ -126,7 +130,7 @@ def seal(db: int, name: bytes, kind: int, raw: bytes, policy: SealPolicy) -> byt
     """The sealed form of the value ``raw`` of the key ``name``; ``kind`` is its data type, from 0."""
     codec, payload = encode(raw, policy)
     hash_id = policy.hash.value
-    if codec == _ZSTD_DICTIONARY:
+    if codec >= _ZSTD_DICTIONARY:
         header = bytes((VERSION, codec | hash_id << 4)) + _varint(policy.dictionary_id) + _varint(len(raw))
     else:
         header = _START[codec | hash_id << 4] + _varint(len(raw))
@@ -139,14 +143,19 @@ def encode(raw: bytes, policy: SealPolicy) -> tuple[int, bytes]:
     """The codec that makes the least of ``raw``, and the payload that it makes."""
     if policy.codec is Codec.NONE or len(raw) < policy.compress_min:
         return _NONE, raw
-    frame = compress(raw, policy.level, policy.dictionary)
-    codec = _ZSTD if policy.dictionary is None else _ZSTD_DICTIONARY
-    if codec == _ZSTD_DICTIONARY and len(raw) >= _LONG:
-        plain = compress(raw, policy.level, None)
-        if len(plain) <= len(frame):
-            codec, frame = _ZSTD, plain
-    if len(frame) < len(raw):
-        return codec, frame
+    codec = _ZSTD
+    payload = compress(raw, policy.level, policy.dictionary)
+    if policy.dictionary is not None:
+        codec = _ZSTD_DICTIONARY
+        block = block_of(payload)
+        if block:
+            codec, payload = _ZSTD_DICTIONARY_BLOCK, block
+        if len(raw) >= _LONG:
+            plain = compress(raw, policy.level, None)
+            if len(plain) <= len(payload):
+                codec, payload = _ZSTD, plain
+    if len(payload) < len(raw):
+        return codec, payload
     return _NONE, raw
 
 
@@ -175,12 +184,15 @@ def unseal(
         raw = payload
     else:
         dictionary: zstandard.ZstdCompressionDict | None = None
-        if codec == _ZSTD_DICTIONARY:
+        if codec >= _ZSTD_DICTIONARY:
             dictionary = dictionaries.get(header.dictionary_id)
             if dictionary is None:
                 raise UnknownDictionary(f"dictionary {header.dictionary_id} is not there")
         try:
-            raw = decompress(payload, header.raw_length, dictionary)
+            frame = payload
+            if codec == _ZSTD_DICTIONARY_BLOCK:
+                frame = frame_of(payload, header.raw_length)
+            raw = decompress(frame, header.raw_length, dictionary)
         except CodecError as error:
             raise IntegrityError(f"decompression failed: {error}") from None
     if header.hash_id != _UNHASHED:
@@ -225,14 +237,14 @@ def _parse(sealed: bytes) -> _Header:
     if sealed[0] != VERSION:
         raise IntegrityError(f"format version {sealed[0]} is not known to this release")
     codec = sealed[1] & 0x0F
-    if codec > _ZSTD_DICTIONARY:
+    if codec > _ZSTD_DICTIONARY_BLOCK:
         raise IntegrityError(f"codec {codec} is not known to this release")
     hash_id = sealed[1] >> 4
     if hash_id != _SHA256 and hash_id != _UNHASHED:
         raise IntegrityError(f"hash {hash_id} is not known to this release")
     end = 2
     dictionary = 0
-    if codec == _ZSTD_DICTIONARY:
+    if codec >= _ZSTD_DICTIONARY:
         end = _varint_end(sealed, end)
         dictionary = _varint_value(sealed, 2, end)
     start = end

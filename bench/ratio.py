@@ -3,9 +3,9 @@
     python -m bench.ratio [DIALOGS] [--level N] [--markdown FILE]
 
 DIALOGS has a JSON object a line, as bench/dialogs.jsonl, the default, has them (see bench/dialogs.md; ten
-dialogs are too few to train from, so give more).  Messages are in LangChain's form (``message_to_dict``), each
-with an id of its own, drawn at random: human ones have a UUID, the model's "run--UUID-0" and a few fields
-more.  Once with one key a message, once with one key a conversation, a JSON list.
+dialogs are too few to train from, so give more).  Messages are in LangChain's form, as ``message_to_dict``
+gives it, each with an id of its own, drawn at random: human ones have a UUID, the model's "run--UUID-0" and a
+few fields more.  Once with one key a message, once with one key a conversation, a JSON list.
 
 The other corpus is what every Python has: the docstrings of its standard library, each as a message, and
 those of one module as a conversation.  They are longer than chats and much less alike.

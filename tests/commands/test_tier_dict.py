@@ -81,7 +81,7 @@ def test_dictionaries_are_trained_as_values_are_written_and_told_of(config: str)
         assert float(row[b"gain"]) > 1.5
         assert float(row[b"ratio"]) > 2.5
         assert 0 < row[b"size"] <= 64 * 1024
-        assert where(client, "long:7")[b"codec"] == b"zstd_dictionary"
+        assert where(client, "long:7")[b"codec"] == b"zstd_dictionary_block"
         assert where(client, "long:7")[b"dictionary"] == 1
         assert client.mget(values) == list(values.values())
         with urlopen(f"http://127.0.0.1:{http}/metrics", timeout=10) as answer:
