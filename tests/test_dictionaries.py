@@ -187,7 +187,7 @@ async def test_values_that_do_not_profit_get_none_and_are_tried_ever_more_seldom
     draw = random.Random(3)
     tries = []
     for batch in range(10):
-        await tier.write([draw.randbytes(100).hex().encode() for _ in range(BATCH)])
+        await tier.write([draw.randbytes(100) for _ in range(BATCH)])
         await tier.idle()
         if tier.route.vain > len(tries):
             tries.append(batch)
