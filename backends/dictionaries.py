@@ -12,13 +12,13 @@ in the store, its quarantine or a backup of it may name it for as long as there 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 import zstandard
 
-from backends.base import ABSENT, BESIDE, Store, Want
+from backends.base import ABSENT, BESIDE, Key, Loaded, Store, Want
 from backends.codecs import NO_DICTIONARIES, Codec, compress, decompress
 from backends.codecs import Dictionaries as ById
 from backends.documents import document_key, document_names, read_document, write_document
@@ -110,10 +110,9 @@ class Dictionaries:
         """Learn of those that others have trained since; one that is damaged is noted.  Raises StoreError."""
         names = await document_names(self.store, PREFIX)
         ids = sorted(id for name in names if (id := _id_of(name)) and id not in self.about)
-        at_once = min(_AT_ONCE, self.store.load_max)
-        for start in range(0, len(ids), at_once):
-            part = ids[start : start + at_once]
-            loaded = await self.store.load([document_key(_name(id)) for id in part], Want.WHOLE)
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            loaded = await load_all(self.store, [document_key(_name(id)) for id in part], Want.WHOLE)
             for id, (record, _) in zip(part, loaded, strict=True):
                 if record is None or record.payload is None:
                     continue
@@ -175,6 +174,13 @@ class Dictionaries:
             if oldest is None:
                 return
             del self.known[oldest]
+
+
+async def load_all(store: Store, keys: Sequence[Key], want: Want) -> list[Loaded]:
+    """A few keys' records, side by side where the store takes fewer in one load.  Raises StoreError."""
+    parts = [keys[start : start + store.load_max] for start in range(0, len(keys), store.load_max)]
+    loaded = await asyncio.gather(*[store.load(part, want) for part in parts])
+    return [each for part in loaded for each in part]
 
 
 def prepared(dictionary: bytes) -> zstandard.ZstdCompressionDict:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from backends.base import Key, KeyInfo, StoreError, Want
-from backends.dictionaries import Dictionaries, Trained
+from backends.dictionaries import Dictionaries, Trained, load_all
 from backends.samples import SAMPLE_MAX, Samples
 from backends.seal import IntegrityError, SealPolicy, unseal
 from backends.training import SAMPLES_MIN, Candidate, train, with_dictionary
@@ -32,7 +32,7 @@ DECAY: Final = 1.1
 # Batches of ``dictionary_samples`` values for which nothing is tried after a try in vain: doubled each time.
 PAUSE_MAX: Final = 64
 # Keys that are read at once, for values to train from at a client's wish.
-PAGE: Final = 100
+PAGE: Final = 50
 
 
 class Sealed(NamedTuple):
@@ -237,7 +237,7 @@ class Training:
         for db in range(DATABASES):
             after: bytes | None = None
             while len(found) < count_max and size < route.bytes_max:
-                infos, after = await store.scan(db, route.prefix, after, min(PAGE, store.load_max))
+                infos, after = await store.scan(db, route.prefix, after, PAGE)
                 for raw in await self._values(route, db, infos):
                     if len(raw) >= route.plain.compress_min:
                         found.append(raw[:SAMPLE_MAX])
@@ -251,7 +251,8 @@ class Training:
             return []
         keys = [Key(db, info.name) for info in infos]
         found: list[bytes] = []
-        for key, (record, _) in zip(keys, await self.dictionaries.store.load(keys, Want.VALUE), strict=True):
+        loaded = await load_all(self.dictionaries.store, keys, Want.VALUE)
+        for key, (record, _) in zip(keys, loaded, strict=True):
             if record is None or record.payload is None:  # gone, or large
                 continue
             try:
