@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from backends.base import ABSENT, Store, StoreError
@@ -150,10 +151,15 @@ async def test_one_that_stands_under_the_id_of_another_is_damaged(open_store: Op
 
 async def test_one_of_a_form_that_is_not_known_is_not_used(open_store: OpenStore) -> None:
     store = await open_store()
-    other = seal(document_key("").db, b"dictionary/1", 0, b"\x91\x01", SealPolicy(Codec.NONE))
-    await write_document(store, "dictionary/1", other, ABSENT)
-    with pytest.raises(IntegrityError, match="not readable by this release"):
-        await Dictionaries(store).fetch(1)
+    magic = (0xEC30A437).to_bytes(4, "little")  # RFC 8878, 5
+    broken = msgspec.msgpack.encode(Trained(b"long:", 1, 1, 1, 2, 1, magic + bytes(100)))
+    for id, raw in ((1, b"\x91\x01"), (2, b"no msgpack"), (3, broken)):
+        name = f"dictionary/{id}"
+        sealed = seal(document_key("").db, name.encode(), 0, raw, SealPolicy(Codec.NONE))
+        await write_document(store, name, sealed, ABSENT)
+        with pytest.raises(IntegrityError, match=f"dictionary {id} is not readable by this release"):
+            await Dictionaries(store).fetch(id)
+    assert list((await Dictionaries.load(store)).damaged) == [1, 2, 3]
 
 
 async def test_as_many_are_held_as_may_be_and_what_is_in_use_stays(open_store: OpenStore) -> None:
