@@ -17,7 +17,7 @@ from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.clusterhome import ClusterHome
-from proxy.commands.spec import CommandSpec
+from proxy.commands.spec import CommandSpec, load_table
 from proxy.config import (
     BackendConfig,
     ColdBackend,
@@ -59,6 +59,12 @@ def build_router(
             else:
                 homes[route.backend] = _home(config, backend, clock, cache, events)
     return Router([_route(route, homes[route.backend]) for route in config.routes])
+
+
+def build_home(config: Config, clock: Clock) -> Home:
+    """The one backend that a configuration's routes lead to, for a process that serves nobody."""
+    [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
+    return home
 
 
 def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[bytes, CommandSpec]) -> Mirrors:
