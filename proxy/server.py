@@ -55,6 +55,7 @@ from proxy.surroundings import ServerSurroundings
 from proxy.tracking import Tracking
 from proxy.transactions import Transactions
 from proxy.upstreamscripts import UpstreamScripts
+from proxy.verifying.asking import quarantined, release, verify
 from proxy.walks import Walks
 
 log = logging.getLogger("redtier")
@@ -556,6 +557,15 @@ class RedtierServer(Server):
 
     def where(self, db: int, key: bytes) -> Awaitable[Reply]:
         return where(self.router.find(key), db, key)
+
+    def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
+        return verify(self.router.find(key), db, key)
+
+    def quarantined(self, backend: str, after: bytes, count: int) -> Awaitable[Reply]:
+        return quarantined(self.homes, backend, after, count)
+
+    def release(self, backend: str, ids: list[bytes]) -> Awaitable[Reply]:
+        return release(self.homes, backend, ids)
 
     def routes(self) -> Reply:
         return describe_routes(self.router, self.config, self.mirrors)
