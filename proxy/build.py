@@ -42,6 +42,7 @@ from proxy.router import ANY, PREFER_REPLICA, PRIMARY, REPLICA, Home, Route, Rou
 from proxy.sealing import Sealing
 from proxy.snapshots import Snapshot, Snapshots
 from proxy.tally import Overload
+from proxy.verifying.scrub import Scrub
 
 READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
 
@@ -102,6 +103,16 @@ def build_snapshots(config: Config, router: Router, clock: Clock) -> Snapshots:
                 home.backend, Path(backend.snapshot), backend.snapshot_interval, clock
             )
     return Snapshots(snapshots)
+
+
+def build_scrubs(config: Config, router: Router, clock: Clock, owner: str) -> dict[str, Scrub]:
+    """Those of the stores that have one, by their names; ``owner`` tells this server from others."""
+    scrubs: dict[str, Scrub] = {}
+    for home in router.homes:
+        backend = config.backends[home.name]
+        if isinstance(home, ColdHome) and isinstance(backend, ColdBackend) and backend.scrub:
+            scrubs[home.name] = Scrub(home, backend.scrub, backend.scrub_interval, clock, owner)
+    return scrubs
 
 
 def _route(route: RouteConfig, home: Home) -> Route:

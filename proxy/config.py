@@ -222,6 +222,8 @@ class RedisBackend(BackendConfig):
 class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
+    scrub: Size = 0  # bytes a second
+    scrub_interval: Duration = duration("1d")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

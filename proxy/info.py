@@ -41,6 +41,7 @@ from proxy.session import Session
 from proxy.snapshots import Snapshots
 from proxy.timing import percentile
 from proxy.tracking import Tracking
+from proxy.verifying.scrub import Scrub
 
 HZ: Final = 10  # rounds of housekeeping a second
 
@@ -70,6 +71,7 @@ class InfoSource(Protocol):
     subscriptions: PubSub
     tracking: Tracking
     snapshots: Snapshots
+    scrubs: dict[str, Scrub]
 
     @property
     def saved_at(self) -> int: ...
@@ -415,6 +417,8 @@ def _tier(source: InfoSource, home: Home) -> str:
             "damaged": home.damaged,
             "expired": home.expired,
         }
+        if home.name in source.scrubs:
+            counters |= _scrub(source.scrubs[home.name])
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream
         counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}
@@ -438,6 +442,19 @@ def _tier(source: InfoSource, home: Home) -> str:
                 "damaged": sealing.damaged,
             }
     return _pairs(**counters)
+
+
+def _scrub(scrub: Scrub) -> Fields:
+    """How far it is, of how many records there were the last time; what it has found; ms since the epoch."""
+    progress = scrub.progress
+    return {
+        "scrub": scrub.state,
+        "scrub_checked": progress.checked,
+        "scrub_last_checked": progress.last_checked,
+        "scrub_damaged": progress.damaged,
+        "scrub_began_at": progress.began_at,
+        "scrub_finished_at": progress.finished_at,
+    }
 
 
 def _keyspace(source: InfoSource) -> Fields:

@@ -25,7 +25,7 @@ from backends.snapshot import SnapshotError
 from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
-from proxy.build import build_mirrors, build_router, build_snapshots
+from proxy.build import build_mirrors, build_router, build_scrubs, build_snapshots
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -109,6 +109,7 @@ class RedtierServer(Server):
         self.mirrors = build_mirrors(config, self.router, self.clock, self.table)
         self.mirrors.attach(self.router, self.events, self.table)
         self.snapshots = build_snapshots(config, self.router, self.clock)
+        self.scrubs = build_scrubs(config, self.router, self.clock, self.run_id)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
         self.walks = Walks(self.router, settings.cursors_max)
@@ -259,6 +260,8 @@ class RedtierServer(Server):
         await self._until_open(home, first)
         if isinstance(home, UpstreamHome):
             await self._learn(home)
+        if home.name in self.scrubs:
+            self._spawn(self.scrubs[home.name].keep())
         await self._sweep(home)
 
     async def _open_for_mirrors(self, home: Home) -> None:

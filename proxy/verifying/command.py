@@ -26,7 +26,6 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import DATABASES
 from proxy.options import or_known, shown
-from proxy.verifying.checking import DAMAGED
 from proxy.verifying.pace import Pace
 from proxy.verifying.repairs import Repairs
 from proxy.verifying.views import View, round_size, view
@@ -201,7 +200,7 @@ class Verification:
         key, verdict = finding.key, finding.verdict
         line = f"{self._store.name}: db {key.db} {quote(key.name)!r}: {verdict.state}: {verdict.reason}"
         mended = False
-        if verdict.state == DAMAGED and self._repairs is not None:
+        if finding.damaged and self._repairs is not None:
             why = await self._repairs.mend(finding)
             mended = not why
             line += f"; repaired from {self._order.source}" if mended else f"; not repaired: {why}"

@@ -28,9 +28,9 @@ class Pace:
         return max(1, min(most, self._rate // LEAST)) if self._rate else most
 
     def spend(self, size: int) -> float:
-        """So many bytes were read; for how many seconds to wait now."""
+        """A step has read so many bytes, and counts as a record at least; how many seconds to wait now."""
         if not self._rate:
             return 0.0
         now = asyncio.get_running_loop().time()
-        self._due = max(self._due, now) + size / self._rate
+        self._due = max(self._due, now) + max(LEAST, size) / self._rate
         return self._due - now

@@ -35,6 +35,10 @@ class Finding(NamedTuple):
     token: Token
     verdict: Verdict
 
+    @property
+    def damaged(self) -> bool:
+        return self.verdict.state == DAMAGED
+
 
 @dataclass(slots=True)
 class Tally:
@@ -87,7 +91,7 @@ class Walk:
         done = Tally(passed=len(infos))
         findings = await self._verify([Key(db, name) for name in names], done)
         for finding in findings:
-            if finding.verdict.state == DAMAGED:
+            if finding.damaged:
                 await self._store.quarantine(finding.key, finding.record, finding.verdict.reason)
         self.tally.add(done)
         if after is not None:

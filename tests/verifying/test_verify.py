@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 import redis
@@ -19,7 +20,15 @@ from tests.copies import DAY, fill
 from tests.damage import PostgresVault, S3Vault, SqliteVault, Vault
 from tests.homes import toml, wait_for_homes
 from tests.s3 import place
-from tests.servers import TREE, MotoServer, PostgresServer, RedtierServer, SwiftServer
+from tests.servers import (
+    TREE,
+    MotoServer,
+    PostgresServer,
+    RedtierServer,
+    SwiftServer,
+    free_port,
+    wait_until,
+)
 
 pytestmark = pytest.mark.once  # what verifies is not compiled
 
@@ -207,3 +216,32 @@ def test_a_backend_that_is_not_there_is_no_sound_one(local: Archive) -> None:
     _, err = local.verify("--backend", "second", code=1)
     assert err.startswith("redtier: second: ")
     assert "it is no SQLite database" in err
+
+
+def test_a_server_scrubs_its_stores_and_tells_how_far_it_is(local: Archive) -> None:
+    port = free_port()
+    local.config = local.config.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
+    with local.serve() as server, server.client() as client:
+        fill(client, 40)
+        assert "scrub" not in client.info("tiers")["tier1"]
+    local.vault.flip(b"long:7")
+    scrub = 'scrub = "1gb"\nscrub_interval = "7d"'
+    local.config = local.config.replace("[backends.archive]", f"[backends.archive]\n{scrub}")
+    with local.serve() as server, server.client() as client:
+
+        def told() -> dict[str, Any]:
+            [line] = [each for each in client.info("tiers").values() if each.get("name") == "archive"]
+            return dict(line)
+
+        wait_until(lambda: told()["scrub"] == "idle")
+        line = told()
+        assert [line[f"scrub_{name}"] for name in ("checked", "last_checked", "damaged")] == [40, 40, 1]
+        assert 0 < line["scrub_began_at"] <= line["scrub_finished_at"]
+        assert line["damaged"] == 1
+        [kept] = client.execute_command("TIER QUARANTINE")
+        assert kept[b"key"] == b"long:7"
+        with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+            metrics = reply.read().decode()
+        assert 'redtier_scrub_records_total{backend="archive"} 40.0' in metrics
+        assert 'redtier_scrub_damaged_total{backend="archive"} 1.0' in metrics
+        assert 'redtier_scrub_finished_time_seconds{backend="archive"} 0.0' not in metrics
