@@ -63,7 +63,7 @@ class PostgresVault(Vault):
             connection = await asyncpg.connect(self.url)
             rows = await connection.fetch(f"select key, value from {self.table} where db = 0")
             await connection.close()
-            return dict(rows)
+            return {row["key"]: row["value"] for row in rows}
 
         return asyncio.run(read())
 
