@@ -6,6 +6,7 @@ configured, since some of their libraries take long to load.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -105,10 +106,13 @@ def build_snapshots(config: Config, router: Router, clock: Clock) -> Snapshots:
     return Snapshots(snapshots)
 
 
-def build_scrubs(config: Config, router: Router, clock: Clock, owner: str) -> dict[str, Scrub]:
-    """Those of the stores that have one, by their names; ``owner`` tells this server from others."""
+def build_scrubs(config: Config, homes: Iterable[Home], clock: Clock, owner: str) -> dict[str, Scrub]:
+    """Those of the stores that have one, by their names; ``owner`` tells this server from others.
+
+    Of two homes of one store the last one's connections are used.
+    """
     scrubs: dict[str, Scrub] = {}
-    for home in router.homes:
+    for home in homes:
         backend = config.backends[home.name]
         if isinstance(home, ColdHome) and isinstance(backend, ColdBackend) and backend.scrub:
             scrubs[home.name] = Scrub(home, backend.scrub, backend.scrub_interval, clock, owner)

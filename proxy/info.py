@@ -2,7 +2,7 @@
 
 Sections and fields have Redis' names and order, so that clients, GUIs and exporters find what they know; a
 field that would say nothing about this server is left out.  Ours are ``redtier_version`` and the section
-``Tiers``, with a line for each backend, each mirror, and the near cache.
+``Tiers``, with a line for each backend, each mirror, each scrub, and the near cache.
 
 Sizes are bytes, as in Redis: https://redis.io/commands/info.
 """
@@ -376,6 +376,8 @@ def _tiers(source: InfoSource) -> Fields:
             state="waiting" if mirror.away else "up",
             **mirror.figures(),
         )
+    for n, (name, scrub) in enumerate(source.scrubs.items()):
+        fields[f"scrub{n}"] = _pairs(backend=name, state=scrub.state, **scrub.figures())
     cache = source.cache
     fields["near_cache"] = _pairs(
         copies=cache.lru.count,
@@ -417,8 +419,6 @@ def _tier(source: InfoSource, home: Home) -> str:
             "damaged": home.damaged,
             "expired": home.expired,
         }
-        if home.name in source.scrubs:
-            counters |= _scrub(source.scrubs[home.name])
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream
         counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}
@@ -442,19 +442,6 @@ def _tier(source: InfoSource, home: Home) -> str:
                 "damaged": sealing.damaged,
             }
     return _pairs(**counters)
-
-
-def _scrub(scrub: Scrub) -> Fields:
-    """How far it is, of how many records there were the last time; what it has found; ms since the epoch."""
-    progress = scrub.progress
-    return {
-        "scrub": scrub.state,
-        "scrub_checked": progress.checked,
-        "scrub_last_checked": progress.last_checked,
-        "scrub_damaged": progress.damaged,
-        "scrub_began_at": progress.began_at,
-        "scrub_finished_at": progress.finished_at,
-    }
 
 
 def _keyspace(source: InfoSource) -> Fields:

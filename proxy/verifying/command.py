@@ -12,7 +12,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final, TypeVar
 
 import uvloop
@@ -140,7 +139,7 @@ async def _one(config: Config, order: Order, name: str, shows: View, clock: Cloc
     home = build_home(in_backend(config, name), clock)
     source = build_home(reading(config, order.source), clock) if order.source else None
     assert isinstance(home, ColdHome)
-    shows.begin(name, 0)
+    shows.begin(name)
     try:
         await home.store.open()
         home.down = ""
@@ -174,16 +173,19 @@ class Verification:
         pattern = Glob(self._order.match)
         pace = Pace(self._order.rate)
         walk = Walk(self._store, pattern, pace.batch(BATCH), WIDTH)
-        self._shows.begin(self._store.name, await self._patiently(partial(self._total, pattern.prefix)))
         repaired = 0
-        while walk.position is not None:
-            done, findings = await self._patiently(walk.step)
-            for finding in findings:
-                repaired += await self._tell(finding)
-            self._shows.show(walk.tally)
-            await asyncio.sleep(pace.spend(done.cost))
+        counting = asyncio.create_task(self._count(pattern.prefix))  # it may take long
+        try:
+            while walk.position is not None:
+                done, findings = await self._patiently(walk.step)
+                for finding in findings:
+                    repaired += await self._tell(finding)
+                self._shows.show(walk.tally, counting.result() if counting.done() else None)
+                await asyncio.sleep(pace.spend(done.cost))
+        finally:
+            counting.cancel()
+            await asyncio.gather(counting, return_exceptions=True)
         tally = walk.tally
-        self._shows.close()
         parts = [f"{tally.checked:,} records verified ({round_size(tally.size)})"]
         parts += [f"{tally.damaged:,} damaged"] if tally.damaged else []
         parts += [f"{repaired:,} repaired from {self._order.source}"] if repaired else []
@@ -192,8 +194,12 @@ class Verification:
         print(f"{self._store.name}: {', '.join(parts)}", flush=True)
         return tally.damaged == repaired and not tally.unknown
 
-    async def _total(self, prefix: bytes) -> int:
-        return sum([await self._store.size(db, prefix) for db in range(DATABASES)])
+    async def _count(self, prefix: bytes) -> int | None:
+        """How many keys there are; None where the store does not say it now."""
+        try:
+            return sum([await self._store.size(db, prefix) for db in range(DATABASES)])
+        except StoreError:
+            return None
 
     async def _tell(self, finding: Finding) -> bool:
         """A line on stdout; whether the record was repaired."""

@@ -87,6 +87,17 @@ class Scrub:
         self._renew_at = 0.0  # by the loop's time
         self._complaints = Complaints(log)
 
+    def figures(self) -> dict[str, int]:
+        """How far it is, of how many records there were the last time; times in ms since the epoch."""
+        progress = self.progress
+        return {
+            "checked": progress.checked,
+            "last_checked": progress.last_checked,
+            "damaged": progress.damaged,
+            "began_at": progress.began_at,
+            "finished_at": progress.finished_at,
+        }
+
     async def keep(self) -> None:
         """Scrub until cancelled; a store that can't serve is tried again."""
         try:
@@ -152,12 +163,12 @@ class Scrub:
         progress = self.progress
         progress.finished_at = self._clock.tick()
         progress.last_checked = progress.checked
-        self.state = "idle"
         if await self._write(""):
             log.info(
                 "backend '%s': all records verified: %d, of which %d are damaged",
                 *(self._home.name, progress.checked, progress.damaged),
             )
+        self.state = "idle"
 
     def _tell(self, finding: Finding) -> None:
         key, verdict = finding.key, finding.verdict

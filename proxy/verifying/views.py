@@ -16,10 +16,11 @@ EVERY: Final = 5.0  # seconds between two plain lines
 
 
 class View(Protocol):
-    def begin(self, title: str, total: int) -> None:
-        """So many keys are to be gone over."""
+    def begin(self, title: str) -> None:
+        """What is verified from now on."""
 
-    def show(self, tally: Tally) -> None: ...
+    def show(self, tally: Tally, total: int | None) -> None:
+        """So much is done, of so many keys once they are counted."""
 
     def note(self, line: str) -> None:
         """Something else that whoever watches should know."""
@@ -49,17 +50,16 @@ def round_size(size: int) -> str:
 class Lines:
     def __init__(self) -> None:
         self._title = ""
-        self._total = 0
         self._shown_at = 0.0
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str) -> None:
         self._title = title
-        self._total = total
         self._shown_at = time.monotonic()
 
-    def show(self, tally: Tally) -> None:
+    def show(self, tally: Tally, total: int | None) -> None:
         if time.monotonic() - self._shown_at >= EVERY:
-            self.note(f"{tally.passed:,} of {self._total:,} keys, {counts(tally)}")
+            of = "" if total is None else f" of {total:,}"
+            self.note(f"{tally.passed:,}{of} keys, {counts(tally)}")
             self._shown_at = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -84,13 +84,13 @@ class Bar:
         self._task = self._progress.add_task("", total=None, counts="")
         self._progress.start()
 
-    def begin(self, title: str, total: int) -> None:
+    def begin(self, title: str) -> None:
         self._title = title
-        self._progress.reset(self._task, description=title, total=total, counts="")
+        self._progress.reset(self._task, description=title, total=None, counts="")
 
-    def show(self, tally: Tally) -> None:
-        # There may be more keys by now than there were when they were counted.
-        total = max(self._progress.tasks[0].total or 0, tally.passed)
+    def show(self, tally: Tally, total: int | None) -> None:
+        if total is not None:
+            total = max(total, tally.passed)  # there may be more by now than there were
         self._progress.update(self._task, completed=tally.passed, total=total, counts=counts(tally))
 
     def note(self, line: str) -> None:

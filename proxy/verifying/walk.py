@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from backends.base import Key, Loaded, Record, Store, Token, Want
+from backends.base import Key, Record, Store, Token, Want
 from proxy.glob import Glob
 from proxy.keyspace import DATABASES
+from proxy.sides import together
 from proxy.verifying.checking import DAMAGED, UNHASHED, UNKNOWN, Verdict, checked
 from proxy.verifying.pace import cost
 
@@ -66,7 +67,8 @@ class Walk:
     """Records of ``store`` whose keys match, from a position on.
 
     Documents, which have a database of their own, are no keys.  At most ``batch`` records are read in a
-    step, by at most ``width`` requests at once; those that are too large for a batch, one by one.
+    step, by at most ``width`` requests at once, whose answers are all that is held; those that are too large
+    for a batch are read one by one.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Walk:
         self._store = store
         self._pattern = pattern
         self._batch = batch
-        self._slots = asyncio.Semaphore(width)
+        self._width = width
 
     async def step(self) -> tuple[Tally, list[Finding]]:
         """Verify the next records: what was done, and what was found, which is in quarantine by then.
@@ -103,14 +105,15 @@ class Walk:
     async def _verify(self, keys: Sequence[Key], done: Tally) -> list[Finding]:
         most = self._store.load_max
         parts = [keys[at : at + most] for at in range(0, len(keys), most)]
-        loads = [asyncio.ensure_future(self._load(part, Want.VALUE)) for part in parts]
         findings: list[Finding] = []
         handled = 0
-        try:
-            for part, load in zip(parts, loads, strict=True):
-                for key, (record, token) in zip(part, await load, strict=True):
+        for at in range(0, len(parts), self._width):
+            some = parts[at : at + self._width]
+            loads = await together(self._store.load(part, Want.VALUE) for part in some)
+            for part, loaded in zip(some, loads, strict=True):
+                for key, (record, token) in zip(part, loaded, strict=True):
                     if record is not None and record.payload is None:
-                        [(record, token)] = await self._load([key], Want.WHOLE)
+                        [(record, token)] = await self._store.load([key], Want.WHOLE)
                     if record is None:
                         continue  # it was removed meanwhile, or has expired
                     verdict = await checked(key, record)
@@ -121,15 +124,7 @@ class Walk:
                     if handled >= SLICE:
                         handled = 0
                         await asyncio.sleep(0)
-        finally:
-            for load in loads:
-                load.cancel()
-            await asyncio.gather(*loads, return_exceptions=True)
         return findings
-
-    async def _load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
-        async with self._slots:
-            return await self._store.load(keys, want)
 
 
 def _count(done: Tally, record: Record, verdict: Verdict) -> None:

@@ -223,21 +223,19 @@ def test_a_server_scrubs_its_stores_and_tells_how_far_it_is(local: Archive) -> N
     local.config = local.config.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
     with local.serve() as server, server.client() as client:
         fill(client, 40)
-        assert "scrub" not in client.info("tiers")["tier1"]
+        assert "scrub0" not in client.info("tiers")
     local.vault.flip(b"long:7")
     scrub = 'scrub = "1gb"\nscrub_interval = "7d"'
-    local.config = local.config.replace("[backends.archive]", f"[backends.archive]\n{scrub}")
+    for name in ("archive", "second"):  # the mirror's store has no route
+        local.config = local.config.replace(f"[backends.{name}]", f"[backends.{name}]\n{scrub}")
     with local.serve() as server, server.client() as client:
-
-        def told() -> dict[str, Any]:
-            [line] = [each for each in client.info("tiers").values() if each.get("name") == "archive"]
-            return dict(line)
-
-        wait_until(lambda: told()["scrub"] == "idle")
-        line = told()
-        assert [line[f"scrub_{name}"] for name in ("checked", "last_checked", "damaged")] == [40, 40, 1]
-        assert 0 < line["scrub_began_at"] <= line["scrub_finished_at"]
-        assert line["damaged"] == 1
+        for name, backend, damaged in (("scrub0", "second", 0), ("scrub1", "archive", 1)):
+            wait_until(lambda name=name: client.info("tiers")[name]["state"] == "idle")
+            line = client.info("tiers")[name]
+            assert line["backend"] == backend
+            assert [line[each] for each in ("checked", "last_checked", "damaged")] == [40, 40, damaged]
+            assert 0 < line["began_at"] <= line["finished_at"]
+        assert client.info("tiers")["tier1"]["damaged"] == 1
         [kept] = client.execute_command("TIER QUARANTINE")
         assert kept[b"key"] == b"long:7"
         with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
