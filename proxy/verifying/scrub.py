@@ -58,9 +58,12 @@ class Progress(msgspec.Struct):
     def position(self) -> Position:
         return Position(self.db, self.after)
 
-    def move(self, position: Position | None) -> None:
+    def move(self, position: Position | None, now: int) -> None:
+        """The walk has come to a position, or to its end."""
         if position is None:
             self.done = True
+            self.finished_at = now
+            self.last_checked = self.checked
         else:
             self.db, self.after = position
 
@@ -115,7 +118,7 @@ class Scrub:
             if self.state == "running":
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(FAREWELL):
-                        await self._write("")
+                        await self._leave()
 
     async def _claim(self) -> bool:
         """Wait until a walk is due and nobody else is at it; whether it is ours."""
@@ -154,19 +157,16 @@ class Scrub:
             self.tally.add(done)
             self.progress.checked += done.checked
             self.progress.damaged += done.damaged
-            self.progress.move(walk.position)
+            self.progress.move(walk.position, self._clock.tick())
             for finding in findings:
                 self._tell(finding)
             if not await self._rest(self._pace.spend(done.cost)):
                 self.state = "elsewhere"
                 return
-        progress = self.progress
-        progress.finished_at = self._clock.tick()
-        progress.last_checked = progress.checked
         if await self._write(""):
             log.info(
                 "backend '%s': all records verified: %d, of which %d are damaged",
-                *(self._home.name, progress.checked, progress.damaged),
+                *(self._home.name, self.progress.checked, self.progress.damaged),
             )
         self.state = "idle"
 
@@ -193,6 +193,15 @@ class Scrub:
                 await asyncio.sleep(0)
                 return True
             await asyncio.sleep(min(remaining, self._lease / 4))
+
+    async def _leave(self) -> None:
+        """Give the walk up, so that another proxy, or this one's next start, goes on at once."""
+        progress = self.progress
+        while not await self._write(""):  # the last one may have been cut off, and written all the same
+            self._token = await self._read()
+            if self.progress.owner != self._owner:
+                return
+            self.progress = progress
 
     async def _read(self) -> Token:
         """Look at the document; its token."""
