@@ -110,6 +110,17 @@ class KeyInfo(NamedTuple):
     expire_at: int
 
 
+class Quarantined(NamedTuple):
+    """A damaged record that is kept aside; its key and write id name it."""
+
+    key: Key
+    write_id: int
+    kind: int
+    stored_size: int  # bytes of its payload
+    found_at: int  # ms since the epoch, 0: not known
+    reason: str  # one line
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class StoreError(Exception):
     """The store could not do it.  ``unknown`` is true where a write may have been applied all the same."""
@@ -198,6 +209,17 @@ class Store(ABC):
     @abstractmethod
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         """Keep a copy of a damaged record aside for inspection; idempotent for one write of a key."""
+
+    @abstractmethod
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        """The next up to ``limit`` records in quarantine, after the one of a key and write id.
+
+        The order is the store's own and total; fewer than ``limit`` are the last.
+        """
+
+    @abstractmethod
+    async def release(self, key: Key, write_id: int) -> bool:
+        """Remove one record from quarantine; whether it was there."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

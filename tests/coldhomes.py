@@ -11,6 +11,7 @@ from backends.base import (
     KeyInfo,
     Loaded,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
@@ -87,6 +88,12 @@ class WatchedStore(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        return await self.inner.quarantined(after, limit)
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self.inner.release(key, write_id)
 
 
 async def _nothing() -> None:
