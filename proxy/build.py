@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from backends.base import Store
 from backends.codecs import Codec, Hash
+from backends.dictionaries import Dictionaries
 from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
@@ -30,6 +31,7 @@ from proxy.config import (
     in_backend,
 )
 from proxy.config import MemoryBackend as MemoryConfig
+from proxy.dictionaries import TrainedRoute, Training
 from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
@@ -142,6 +144,19 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         return MemoryHome(memory, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
     home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
+    assert isinstance(backend, ColdBackend)
+    home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
+    trained = [
+        TrainedRoute(
+            route.prefix,
+            cold.find(route.prefix),
+            *(route.dictionary_size, route.dictionary_samples, route.dictionary_samples_bytes),
+        )
+        for route in config.routes
+        if route.dictionary == "auto" and route.backend == own
+    ]
+    if trained:
+        home.training = Training(home.dictionaries, clock, trained)
     home.down = "it is being opened"
     return home
 

@@ -37,7 +37,14 @@ from proxy.events import Events, Interest
 from proxy.glob import Glob
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource, info_text, reset_counters
-from proxy.inspect import describe_routes, describe_value, memory_usage, where
+from proxy.inspect import (
+    describe_dictionaries,
+    describe_routes,
+    describe_value,
+    memory_usage,
+    train_dictionary,
+    where,
+)
 from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
 from proxy.modules import learn
@@ -274,9 +281,7 @@ class RedtierServer(Server):
         pause = 0.1
         while True:
             try:
-                if isinstance(home, ColdHome):
-                    await home.store.open()
-                elif isinstance(home, UpstreamHome):
+                if isinstance(home, (ColdHome, UpstreamHome)):
                     await home.open()
                 home.down = ""
             except StoreError as error:
@@ -576,6 +581,12 @@ class RedtierServer(Server):
 
     def routes(self) -> Reply:
         return describe_routes(self.router, self.config, self.mirrors)
+
+    def dictionaries(self) -> Awaitable[Reply]:
+        return describe_dictionaries(self.router)
+
+    def train_dictionary(self, prefix: bytes) -> Awaitable[Reply]:
+        return train_dictionary(self.router, prefix)
 
     def info(self, sections: list[str]) -> str:
         return info_text(self, sections)

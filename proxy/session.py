@@ -735,6 +735,14 @@ class Server:
         """TIER ROUTES' reply, an array of maps."""
 
     @abstractmethod
+    def dictionaries(self) -> Awaitable[Reply]:
+        """TIER DICT's reply, an array of maps."""
+
+    @abstractmethod
+    def train_dictionary(self, prefix: bytes) -> Awaitable[Reply]:
+        """Train one for a route now; the map that TIER DICT then has of it."""
+
+    @abstractmethod
     def info(self, sections: list[str]) -> str:
         """INFO's text: the named sections in lower case, all default ones for an empty list."""
 

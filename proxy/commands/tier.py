@@ -1,6 +1,6 @@
-"""Routes, where keys live, whether they are sound, and clearing them by pattern.
+"""Routes, where keys live, whether they are sound, dictionaries, and clearing by pattern.
 
-TIER HELP, TIER PURGE, TIER QUARANTINE, TIER ROUTES, TIER VERIFY, TIER WHERE.
+TIER DICT, TIER HELP, TIER PURGE, TIER QUARANTINE, TIER ROUTES, TIER VERIFY, TIER WHERE.
 """
 
 from __future__ import annotations
@@ -76,6 +76,18 @@ def tier_purge(session: Session, argv: Argv) -> Reply:
         else:
             raise CommandError(SYNTAX)
     return Deferred(lambda: session.server.purge(db, argv[2], force))
+
+
+@session_command("tier|dict")
+def tier_dict(session: Session, argv: Argv) -> Reply:
+    args = Args(argv, 2)
+    if not args.more():
+        return Deferred(session.server.dictionaries)
+    if args.option() != b"TRAIN":
+        raise CommandError(SYNTAX)
+    prefix = args.next()
+    args.finish()
+    return Deferred(lambda: session.server.train_dictionary(prefix))
 
 
 @session_command("tier|help")

@@ -43,7 +43,10 @@ async def _of_store(home: ColdHome, db: int, name: bytes) -> tuple[Verdict, str]
     if record is None:
         return ABSENT, "none"
     key = Key(db, name)
-    verdict = await checked(key, record)
+    try:
+        verdict = await checked(key, record, home.dictionaries)
+    except StoreError as error:
+        raise home.error_of(error) from error
     if verdict.state == DAMAGED:
         home.damaged += 1
         log.error("%s: the value of %r is damaged: %s", home.name, name, verdict.reason)

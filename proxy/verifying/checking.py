@@ -6,7 +6,9 @@ import asyncio
 from typing import Final, NamedTuple
 
 from backends.base import Key, Record
+from backends.codecs import Dictionaries as ById
 from backends.codecs import Hash
+from backends.dictionaries import Dictionaries
 from backends.seal import IntegrityError, describe, raw_length, unseal
 from proxy.datatypes.values import UnknownKind, from_record
 from proxy.keyspace import KIND_NAMES
@@ -25,7 +27,7 @@ class Verdict(NamedTuple):
     reason: str = ""  # one line, where it is DAMAGED or UNKNOWN
 
 
-def raw_of(key: Key, record: Record) -> bytes:
+def raw_of(key: Key, record: Record, dictionaries: ById) -> bytes:
     """The raw bytes of a record with its payload, verified; raises IntegrityError.
 
     The one place where records are unsealed to be verified.  No more is decompressed than the record and
@@ -36,13 +38,13 @@ def raw_of(key: Key, record: Record) -> bytes:
     claimed = raw_length(payload)
     if claimed != record.raw_size:
         raise IntegrityError(f"the seal says {claimed} raw bytes, the record {record.raw_size}")
-    return unseal(key.db, key.name, record.kind, payload, claimed)
+    return unseal(key.db, key.name, record.kind, payload, claimed, dictionaries)
 
 
-def check(key: Key, record: Record) -> Verdict:
+def check(key: Key, record: Record, dictionaries: ById) -> Verdict:
     """What is to be said of a record with its payload."""
     try:
-        raw = raw_of(key, record)
+        raw = raw_of(key, record, dictionaries)
     except IntegrityError as damage:
         return Verdict(DAMAGED, str(damage))
     try:
@@ -55,8 +57,16 @@ def check(key: Key, record: Record) -> Verdict:
     return Verdict(UNHASHED if describe(record.payload).hash == Hash.NONE.name.lower() else SOUND)
 
 
-async def checked(key: Key, record: Record) -> Verdict:
-    """As ``check``, without holding the loop for long."""
+async def checked(key: Key, record: Record, dictionaries: Dictionaries) -> Verdict:
+    """As ``check``, without holding the loop for long; ``dictionaries`` are the record's store's.
+
+    Raises StoreError where the one that it takes can't be read.
+    """
+    assert record.payload is not None
+    try:
+        by_id = await dictionaries.of(record.payload)
+    except IntegrityError as damage:
+        return Verdict(DAMAGED, str(damage))
     if max(record.stored_size, record.raw_size) < LARGE:
-        return check(key, record)
-    return await asyncio.get_running_loop().run_in_executor(None, check, key, record)
+        return check(key, record, by_id)
+    return await asyncio.get_running_loop().run_in_executor(None, check, key, record, by_id)

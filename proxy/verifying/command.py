@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 import uvloop
 
-from backends.base import Store, StoreError
+from backends.base import StoreError
 from proxy.build import build_home
 from proxy.clock import Clock
 from proxy.config import Config, MemoryBackend, in_backend, reading
@@ -141,14 +141,14 @@ async def _one(config: Config, order: Order, name: str, shows: View, clock: Cloc
     assert isinstance(home, ColdHome)
     shows.begin(name)
     try:
-        await home.store.open()
+        await home.open()
         home.down = ""
         repairs = None
         if isinstance(source, (ColdHome, UpstreamHome)):
-            await (source.store.open() if isinstance(source, ColdHome) else source.open())
+            await source.open()
             source.down = ""
             repairs = Repairs(home, source)
-        return await Verification(home.store, order, repairs, shows, clock).run()
+        return await Verification(home, order, repairs, shows, clock).run()
     finally:
         for each in (home, source):
             if isinstance(each, (ColdHome, UpstreamHome)):
@@ -160,9 +160,10 @@ class Verification:
     """One backend's."""
 
     def __init__(
-        self, store: Store, order: Order, repairs: Repairs | None, shows: View, clock: Clock
+        self, home: ColdHome, order: Order, repairs: Repairs | None, shows: View, clock: Clock
     ) -> None:
-        self._store = store
+        self._home = home
+        self._store = home.store
         self._order = order
         self._repairs = repairs
         self._shows = shows
@@ -172,7 +173,7 @@ class Verification:
         """Whether all records are sound by now; what is found is told as it is found."""
         pattern = Glob(self._order.match)
         pace = Pace(self._order.rate)
-        walk = Walk(self._store, pattern, pace.batch(BATCH), WIDTH)
+        walk = Walk(self._home, pattern, pace.batch(BATCH), WIDTH)
         repaired = 0
         counting = asyncio.create_task(self._count(pattern.prefix))  # it may take long
         try:

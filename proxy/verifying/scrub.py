@@ -150,7 +150,7 @@ class Scrub:
     async def _walk(self) -> None:
         """Go on until all is verified, or another proxy is at it."""
         self.state = "running"
-        walk = Walk(self._home.store, Glob(b"*"), self._pace.batch(BATCH), 1, self.progress.position)
+        walk = Walk(self._home, Glob(b"*"), self._pace.batch(BATCH), 1, self.progress.position)
         while walk.position is not None:
             await self._let_clients_go_first()
             done, findings = await walk.step()

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from backends.base import Key, Record, Store, Token, Want
+from backends.base import Key, Record, Token, Want
 from proxy.glob import Glob
+from proxy.homes import ColdHome
 from proxy.keyspace import DATABASES
 from proxy.sides import together
 from proxy.verifying.checking import DAMAGED, UNHASHED, UNKNOWN, Verdict, checked
@@ -64,7 +65,7 @@ class Tally:
 
 
 class Walk:
-    """Records of ``store`` whose keys match, from a position on.
+    """Records of the store of ``home`` whose keys match, from a position on.
 
     Documents, which have a database of their own, are no keys.  At most ``batch`` records are read in a
     step, by at most ``width`` requests at once, whose answers are all that is held; those that are too large
@@ -72,11 +73,12 @@ class Walk:
     """
 
     def __init__(
-        self, store: Store, pattern: Glob, batch: int, width: int, position: Position = START
+        self, home: ColdHome, pattern: Glob, batch: int, width: int, position: Position = START
     ) -> None:
         self.position: Position | None = position  # None: it is through
         self.tally = Tally()
-        self._store = store
+        self._store = home.store
+        self._dictionaries = home.dictionaries
         self._pattern = pattern
         self._batch = batch
         self._width = width
@@ -116,7 +118,7 @@ class Walk:
                         [(record, token)] = await self._store.load([key], Want.WHOLE)
                     if record is None:
                         continue  # it was removed meanwhile, or has expired
-                    verdict = await checked(key, record)
+                    verdict = await checked(key, record, self._dictionaries)
                     _count(done, record, verdict)
                     if verdict.state in (DAMAGED, UNKNOWN):
                         findings.append(Finding(key, record, token, verdict))

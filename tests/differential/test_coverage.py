@@ -54,6 +54,7 @@ ELSEWHERE: Final = {
         memory|usage, time
     """,
     "commands/test_tier_commands.py": "tier|routes, tier|where",
+    "commands/test_tier_dict.py": "tier|dict",
     "differential/test_tracking.py": """
         client|caching, client|getredir, client|tracking, client|trackinginfo
     """,
