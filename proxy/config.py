@@ -234,6 +234,8 @@ class PostgresBackend(ColdBackend):
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("10s")
     statement_cache_size: CountOrZero = 1024
+    notify: bool = True
+    listen_heartbeat: Timeout = duration("2s")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

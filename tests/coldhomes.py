@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.base import (
+    Changes,
     Group,
     Key,
     KeyInfo,
@@ -14,6 +15,7 @@ from backends.base import (
     Record,
     Store,
     StoreError,
+    Tracker,
     Waiter,
     Want,
 )
@@ -36,11 +38,12 @@ class WatchedStore(Store):
     ``after_commit``, when the store has done it but has not answered.
     """
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: Store, shared: bool) -> None:
         self.inner = inner
         self.name, self.type = inner.name, inner.type
         self.concurrency, self.load_max, self.commit_max = inner.concurrency, inner.load_max, inner.commit_max
         self.key_max, self.bulk_max, self.atomic_groups = inner.key_max, inner.bulk_max, inner.atomic_groups
+        self.shared = shared and inner.shared
         self.loads: list[tuple[bytes, Want]] = []
         self.commits: list[Group] = []
         self.before_load: Callable[[], Awaitable[None]] = _nothing
@@ -87,6 +90,9 @@ class WatchedStore(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
+
+    def listen(self, told: Changes) -> Tracker | None:
+        return self.inner.listen(told)
 
 
 async def _nothing() -> None:
@@ -150,10 +156,11 @@ class Tier:
         cache: bool = True,
         cache_ttl: int = 0,
         cache_bytes: int = 1 << 24,
+        shared: bool = False,
     ) -> None:
         commands.load()
         bind(load_table())
-        self.store = WatchedStore(store)
+        self.store = WatchedStore(store, shared)
         self.events = Events()
         self.cache = NearCache(cache_bytes)
         policies = PrefixMap([(b"", ColdPolicy(ttl, max_value, SealPolicy(), cache, cache_ttl))])
