@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import hiredis
 
 from tests.faultproxy import FaultProxy
-from tests.faults.load import Client
+from tests.faults.load import PAUSE_FAILED, Client
 from tests.servers import RedtierServer
 
 PROXIES: Final = 3
@@ -119,6 +119,7 @@ class Worker:
         last = replies[-1]
         for reply in [*replies, *(last if isinstance(last, list) else [])]:
             if isinstance(reply, hiredis.ReplyError):
+                await asyncio.sleep(PAUSE_FAILED)
                 return reply
         return last
 
