@@ -138,9 +138,19 @@ class Answer(Waiter):
 class Events(EventSink):
     def __init__(self) -> None:
         self.seen: list[tuple[int, str, bytes]] = []
+        self.elsewhere: list[bytes] = []
 
     def event(self, db: int, name: str, key: bytes) -> None:
         self.seen.append((db, name, key))
+
+    def changed(self, db: int, key: bytes) -> None:
+        pass
+
+    def by(self, waiters: list[Waiter]) -> None:
+        pass
+
+    def changed_elsewhere(self, db: int, key: bytes) -> None:
+        self.elsewhere.append(key)
 
 
 class Tier:

@@ -141,6 +141,25 @@ class TestNearCaches:
         assert one.home.hearing.invalidations == 1
 
 
+class TestWhoWaits:
+    async def test_a_change_during_a_load_is_told_again_when_the_load_is_answered(
+        self, new_proxy: NewProxy
+    ) -> None:
+        """Else a command that finds nothing, and waits from then on, would not hear of it."""
+        one, two = await new_proxy(), await new_proxy()
+        one.events.watching = True
+        gate = one.store.after_load = Gate()
+        told: list[bytes] = one.events.elsewhere
+        popping = one.send("LLEN list")
+        await gate.reached.wait()
+        await reply(two, "RPUSH list a")
+        await one.heard()
+        assert told == [b"list"]
+        gate.open()
+        assert await popping == 0
+        assert told == [b"list", b"list"]
+
+
 class TestListeners:
     async def test_while_none_listens_each_read_asks_the_store(
         self, new_proxy: NewProxy, postgres: PostgresServer
