@@ -495,6 +495,9 @@ class Tier(Home):
                 cell.stale = cell.outdated = False
                 cell.forget()
             if cell.queue:
+                if len(cells) > 1 and not self.copies.hears:
+                    # The next may have come long after what is known was loaded, and nobody tells of changes.
+                    cell.forget()
                 job = cell.queue[0]
                 job.blocked -= 1
                 if not job.blocked:

@@ -301,6 +301,10 @@ async def ordeal(proxies: Proxies, seconds: float, *, clients: int, keys: int, a
 
 
 async def _verify(client: Client, ledger: Ledger, keys: int) -> None:
+    pushed = set[bytes]().union(*ledger.pushed.values(), *ledger.maybe_pushed.values())
+    ledger.broken += [
+        f"{each!r} was taken, and never put there" for each in ledger.taken if each not in pushed
+    ]
     for number in range(keys):
         counter, many, queue = f"c:{number}", f"l:{number}", f"q:{number}"
         count, elements, left = await client.pipeline(

@@ -1,4 +1,4 @@
-"""Several proxies on one Postgres: what each knows of what the others have changed."""
+"""Several proxies on one store: what each knows of what the others have changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from backends.postgres import PostgresStore
 from backends.postgres_notices import ORIGIN, everything, keys_in, messages
 from proxy.clock import ManualClock
 from proxy.resp import Reply
+from tests import s3
 from tests.coldhomes import Gate, Tier
-from tests.servers import PostgresServer
+from tests.servers import MotoServer, PostgresServer
 
 _tables = itertools.count()
 
@@ -48,7 +49,13 @@ class Proxy(Tier):
             await self.heard()
 
 
+NewTier = Callable[..., Awaitable[Tier]]
 NewProxy = Callable[..., Awaitable[Proxy]]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
 
 
 @pytest.fixture
@@ -73,7 +80,7 @@ async def new_proxy(postgres: PostgresServer) -> AsyncIterator[NewProxy]:
         await proxy.home.close()
 
 
-async def reply(proxy: Proxy, line: str) -> Reply:
+async def reply(proxy: Tier, line: str) -> Reply:
     async with asyncio.timeout(20):
         return await proxy.send(line)
 
@@ -187,6 +194,73 @@ class TestListeners:
         await reply(two, "SET k x")
         await one.until_it_hears()
         assert await reply(one, "GET k") == b"x"
+
+
+class TestS3:
+    """Nobody tells of changes there: copies are compared by their ETags."""
+
+    @pytest.fixture
+    async def new_tier(self, s3_moto: MotoServer, clock: ManualClock) -> AsyncIterator[NewTier]:
+        place = s3.place(s3_moto)
+        made: list[Tier] = []
+
+        async def make(single_writer: bool = False, **options: Any) -> Tier:
+            store = s3.new_store(clock, place, single_writer=single_writer)
+            tier = Tier(store, clock, shared=True, **options)
+            await tier.store.open()
+            made.append(tier)
+            tier.home.listen()
+            assert tier.home.hearing is None
+            return tier
+
+        yield make
+        for tier in made:
+            await tier.home.close()
+
+    async def test_each_read_asks_whether_its_copy_is_good(self, new_tier: NewTier) -> None:
+        one, two = await new_tier(), await new_tier()
+        await reply(one, "SET k v")
+        assert await reply(two, "GET k") == b"v"
+        assert await reply(two, "GET k") == b"v"
+        await reply(one, "SET k w")
+        assert await reply(two, "GET k") == b"w"
+        wants = [Want.VALUE, Want.META, Want.META, Want.VALUE]
+        assert two.store.loads == [(b"k", want) for want in wants]
+        await reply(one, "DEL k")
+        assert await reply(two, "GET k") is None
+
+    async def test_a_copy_is_compared_when_its_time_is_over(
+        self, new_tier: NewTier, clock: ManualClock
+    ) -> None:
+        one, two = await new_tier(), await new_tier(cache_ttl=1000)
+        await reply(one, "SET k v")
+        assert await reply(two, "GET k") == b"v"
+        for _ in range(3):
+            clock.advance(999)
+            assert await reply(two, "GET k") == b"v"
+            asked = len(two.store.loads)
+            clock.advance(1)
+            assert await reply(two, "GET k") == b"v"
+            assert two.store.loads[asked:] == [(b"k", Want.META)]
+        await reply(one, "SET k w")
+        assert await reply(two, "GET k") == b"v"
+        clock.advance(1000)
+        assert await reply(two, "GET k") == b"w"
+
+    async def test_a_write_replaces_a_copy_that_is_not_believed(self, new_tier: NewTier) -> None:
+        one, two = await new_tier(), await new_tier()
+        await reply(one, "SET k 1")
+        assert await reply(two, "INCR k") == 2
+        assert await reply(one, "INCR k") == 3
+        await reply(two, "SET k 10")
+        assert await reply(two, "INCR k") == 11
+        assert await reply(one, "GET k") == b"11"
+
+    async def test_a_single_writer_need_not_ask(self, new_tier: NewTier) -> None:
+        tier = await new_tier(single_writer=True)
+        await reply(tier, "SET k v")
+        assert await reply(tier, "GET k") == b"v"
+        assert tier.store.loads == []
 
 
 class TestMessages:
