@@ -170,9 +170,7 @@ class Worker:
             ledger.maybe_counted[key] += by * ledger.failed(reply)
         elif reply is not None:  # else another has written what was watched
             ledger.counted[key] += by
-            ledger.acknowledged[
-                commands[0][0] if len(commands) == 1 else f"{len(commands) - 2} in MULTI"
-            ] += 1
+            ledger.acknowledged["INCR" if len(commands) == 1 else f"{len(commands) - 2} in MULTI"] += 1
             self._see(key, int(reply[-1] if isinstance(reply, list) else reply), by)
 
     async def _push(self, client: Client) -> None:
