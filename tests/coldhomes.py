@@ -50,6 +50,7 @@ class WatchedStore(Store):
         self.after_load: Callable[[], Awaitable[None]] = _nothing
         self.before_commit: Callable[[], Awaitable[None]] = _nothing
         self.after_commit: Callable[[], Awaitable[None]] = _nothing
+        self.news = asyncio.Event()  # others' changes were told of, or listening began or ended
 
     async def open(self) -> None:
         await self.inner.open()
@@ -92,7 +93,24 @@ class WatchedStore(Store):
         await self.inner.quarantine(key, record, reason)
 
     def listen(self, told: Changes) -> Tracker | None:
-        return self.inner.listen(told)
+        return self.inner.listen(_Watched(told, self.news))
+
+
+class _Watched(Changes):
+    def __init__(self, told: Changes, news: asyncio.Event) -> None:
+        self._told, self._news = told, news
+
+    def began(self) -> None:
+        self._told.began()
+        self._news.set()
+
+    def changed(self, keys: list[Key] | None) -> None:
+        self._told.changed(keys)
+        self._news.set()
+
+    def ended(self) -> None:
+        self._told.ended()
+        self._news.set()
 
 
 async def _nothing() -> None:

@@ -22,27 +22,15 @@ _tables = itertools.count()
 
 
 class Proxy(Tier):
-    """A tier that listens; tells when it hears of something."""
+    """A tier that listens."""
 
     def __init__(self, store: PostgresStore, **options: Any) -> None:
         super().__init__(store, ManualClock(), shared=True, **options)
-        self.news = asyncio.Event()
-        home = self.home
-        hear, changed, changed_all = home.hear, home.changed, home.changed_all
-
-        def told(do: Callable[..., None]) -> Callable[..., None]:
-            def tell(*args: object) -> None:
-                do(*args)
-                self.news.set()
-
-            return tell
-
-        home.hear, home.changed, home.changed_all = told(hear), told(changed), told(changed_all)  # type: ignore[method-assign]
 
     async def heard(self) -> None:
         async with asyncio.timeout(10):
-            await self.news.wait()
-        self.news.clear()
+            await self.store.news.wait()
+        self.store.news.clear()
 
     async def until_it_hears(self, live: bool = True) -> None:
         while self.home.copies.hears != live:
@@ -72,7 +60,7 @@ async def new_proxy(postgres: PostgresServer) -> AsyncIterator[NewProxy]:
         proxy.home.listen()
         if own.get("notify", True):
             await proxy.until_it_hears()
-        proxy.news.clear()
+        proxy.store.news.clear()
         return proxy
 
     yield make
