@@ -81,7 +81,7 @@ class PostgresStore(Store):
     transaction pooler that does not know them; ``listen_url`` then leads past the pooler.
 
     With ``notify``, commits tell other proxies of their keys, and ``listen`` hears what others tell, within
-    ``listen_heartbeat``.
+    ``listen_heartbeat``.  ``single_writer`` promises that no other process writes here: nobody is told then.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class PostgresStore(Store):
         listen_url: str = "",
         notify: bool = True,
         listen_heartbeat: int = 2000,
+        single_writer: bool = False,
     ) -> None:
         self.name = name
         self.type = "postgres"
@@ -106,14 +107,15 @@ class PostgresStore(Store):
         self.commit_max = 256
         self.key_max = _KEY_MAX
         self._listen_url = listen_url or url
-        self._notify = notify
+        self.shared = not single_writer
+        self._notify = notify and not single_writer
         self._listen_heartbeat = listen_heartbeat / 1000
         self._connect_timeout = connect_timeout / 1000
         self._origin = new_origin()
         self._channel = ""  # known once it is open
         self._clock = clock
         self._timeout = timeout / 1000
-        self._sql = Statements(table, self.bulk_max, notify)
+        self._sql = Statements(table, self.bulk_max, self._notify)
         self._pool = Pool(
             name,
             url,

@@ -236,6 +236,7 @@ class PostgresBackend(ColdBackend):
     statement_cache_size: CountOrZero = 1024
     notify: bool = True
     listen_heartbeat: Timeout = duration("2s")
+    single_writer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,13 +52,15 @@ async def new_proxy(postgres: PostgresServer) -> AsyncIterator[NewProxy]:
     table = f"redtier_coherence_{next(_tables)}"
 
     async def make(**options: Any) -> Proxy:
-        own = {name: options.pop(name) for name in ("listen_url", "notify") if name in options}
+        own = {
+            name: options.pop(name) for name in ("listen_url", "notify", "single_writer") if name in options
+        }
         store = PostgresStore("archive", postgres.url, clock=ManualClock(), table=table, **own)
         proxy = Proxy(store, **options)
         await proxy.store.open()
         made.append(proxy)
         proxy.home.listen()
-        if own.get("notify", True):
+        if proxy.home.hearing is not None:
             await proxy.until_it_hears()
         proxy.store.news.clear()
         return proxy
@@ -134,6 +136,17 @@ class TestNearCaches:
         assert await reply(one, "GET k") == b"6"
         assert one.home.hearing is not None
         assert one.home.hearing.invalidations == 1
+
+
+async def test_a_single_writer_believes_its_copies_and_tells_nobody(new_proxy: NewProxy) -> None:
+    one, two = await new_proxy(single_writer=True), await new_proxy()
+    await reply(one, "SET k v")
+    assert await reply(one, "GET k") == b"v"
+    assert one.store.loads == []
+    await reply(await new_proxy(), "SET other v")
+    await two.heard()
+    assert two.home.hearing is not None
+    assert two.home.hearing.invalidations == 1
 
 
 class TestWhoWaits:
