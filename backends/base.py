@@ -139,6 +139,35 @@ class NotAtomic(StoreError):
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
+class Changes:
+    """Hears what others do to a store: other processes, or other parts of this one.
+
+    What is told may be late, and may name keys that were not changed after all; but while changes are told,
+    each one is, at the latest when a load would show it and a moment has passed.
+    """
+
+    @abstractmethod
+    def began(self) -> None:
+        """From now on every change is told; what happened before is not."""
+
+    @abstractmethod
+    def changed(self, keys: list[Key] | None) -> None:
+        """Keys that others have written or removed; None: any may have been."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Changes are not told any more, until it begins again."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Tracker:
+    """One connection to a backend for what it tells of changes; it is made again when it is lost."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Store(ABC):
     """A cold backend.
 
@@ -160,6 +189,7 @@ class Store(ABC):
     key_max: int  # longest key name that can be stored, bytes
     bulk_max: int = 262_144  # bytes; larger payloads are brought only by Want.WHOLE
     atomic_groups: bool = True  # whether a group of several keys is possible
+    shared: bool = True  # whether others may write to it: then nothing that was read stays true by itself
 
     @abstractmethod
     async def open(self) -> None:
@@ -220,6 +250,13 @@ class Store(ABC):
     @abstractmethod
     async def release(self, key: Key, write_id: int) -> bool:
         """Remove one record from quarantine; whether it was there."""
+
+    def listen(self, told: Changes) -> Tracker | None:
+        """Have changes that others make told, from soon on; None where this store can't tell of them.
+
+        To be called once, when the store is open.  Its own changes are not told.
+        """
+        return None
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -333,14 +370,6 @@ class Invalidations:
     @abstractmethod
     def ended(self) -> None:
         """Changes are not told any more."""
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Tracker:
-    """One connection to an upstream for what it tells of changes; it is made again when it is lost."""
-
-    @abstractmethod
-    async def close(self) -> None: ...
 
 
 class Counters(NamedTuple):

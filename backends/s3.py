@@ -113,6 +113,7 @@ class S3Store(Store):
         self._names = Names(prefix)
         self.key_max = self._names.key_max
         self._single_writer = single_writer
+        self.shared = not single_writer
         self._clock = clock
         self._access = Access(
             bucket,

@@ -131,6 +131,7 @@ class SqliteStore(Store):
     def __init__(self, name: str, path: str, clock: Clock, timeout: int = 5000) -> None:
         self.name = name
         self.type = "sqlite"
+        self.shared = False  # by processes: its file is one's own
         self.concurrency = _READERS
         self.load_max = 256  # times bulk_max: at most 64 MB in one load
         self.commit_max = 1024

@@ -239,6 +239,9 @@ class PostgresBackend(ColdBackend):
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("10s")
     statement_cache_size: CountOrZero = 1024
+    notify: bool = True
+    listen_heartbeat: Timeout = duration("2s")
+    single_writer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

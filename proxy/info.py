@@ -419,6 +419,13 @@ def _tier(source: InfoSource, home: Home) -> str:
             "damaged": home.damaged,
             "expired": home.expired,
         }
+        hearing = home.hearing
+        if hearing is not None:
+            counters |= {
+                "listening": int(hearing.live),
+                "invalidations": hearing.invalidations,
+                "flushes": hearing.flushes,
+            }
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream
         counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}

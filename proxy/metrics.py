@@ -201,6 +201,32 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         ),
         (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
     )
+    yield from _each(
+        "backend",
+        {
+            home.name: home.hearing
+            for home in homes
+            if isinstance(home, ColdHome) and home.hearing is not None
+        },
+        (
+            Gauge,
+            "redtier_store_listening",
+            "Whether other proxies' changes are heard of, and copies believed.",
+            lambda h: h.live,
+        ),
+        (
+            Counter,
+            "redtier_store_invalidations",
+            "Keys that others have changed.",
+            lambda h: h.invalidations,
+        ),
+        (
+            Counter,
+            "redtier_store_flushes",
+            "Times that any key may have been changed by others.",
+            lambda h: h.flushes,
+        ),
+    )
 
 
 def _sealer(home: Home) -> ColdHome | Sealing | None:

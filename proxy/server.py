@@ -268,6 +268,8 @@ class RedtierServer(Server):
         await self._until_open(home, first)
         if isinstance(home, UpstreamHome):
             await self._learn(home)
+        elif isinstance(home, ColdHome):
+            home.listen()
         await self._keep_clean(home)
 
     async def _open_for_mirrors(self, home: Home) -> None:

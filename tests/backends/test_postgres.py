@@ -579,7 +579,8 @@ async def test_acknowledged_writes_survive_a_killed_server(table: str) -> None:
                     assert there in outcome.tokens
                 else:
                     assert outcome.error is not None
-                    assert not outcome.error.unknown
+                    # For all that it can know, another may have deleted what was written.
+                    assert outcome.error.unknown == ("may have been applied" in str(outcome.error))
                     assert there == ABSENT
         for store in stores:
             await store.close()
