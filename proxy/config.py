@@ -224,6 +224,8 @@ class RedisBackend(BackendConfig):
 class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
+    scrub: Size = 0  # bytes a second
+    scrub_interval: Duration = duration("1d")
     dictionaries_max: Count = 64
 
 
@@ -237,6 +239,9 @@ class PostgresBackend(ColdBackend):
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("10s")
     statement_cache_size: CountOrZero = 1024
+    notify: bool = True
+    listen_heartbeat: Timeout = duration("2s")
+    single_writer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -406,6 +411,15 @@ def in_backend(config: Config, name: str) -> Config:
         for route in config.routes
     ]
     return replace(config, routes=tuple(routes))
+
+
+def reading(config: Config, name: str) -> Config:
+    """The configuration with one backend alone, as it is read to copy or repair from it: values of any size,
+    unsealed wherever their routes lead by now."""
+    options = HOT_ROUTE | {"integrity": "sha256"}
+    if config.backends[name].cold:
+        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
+    return replace(config, routes=(RouteConfig(prefix=b"", backend=name, **options),))
 
 
 def describe(config: Config) -> Iterator[str]:

@@ -522,6 +522,15 @@ def integrity_there(key: bytes, reason: str, backend: str) -> CommandError:
     )
 
 
+def no_quarantine(backend: str, known: list[str]) -> CommandError:
+    those = ", ".join(known) or "there is no such backend"
+    return CommandError(f"ERR '{quote(backend.encode())}' keeps no quarantine; those that do: {those}")
+
+
+def not_quarantined(id: bytes) -> CommandError:
+    return CommandError(f"ERR '{quote(id)}' is no id of a record as TIER QUARANTINE LIST shows them")
+
+
 def no_training(prefix: bytes) -> CommandError:
     return CommandError(
         f"ERR no route of a store has the prefix '{quote(prefix)}' and 'dictionary = \"auto\"': TIER ROUTES "

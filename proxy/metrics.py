@@ -67,6 +67,19 @@ def _collect(source: InfoSource, up: Mapping[str, bool]) -> Iterator[Metric]:
     yield from _dictionaries(source.router.homes)
     yield from _mirrors(source.mirrors.all)
     yield from _snapshots(source.snapshots.all)
+    yield from _each(
+        "backend",
+        source.scrubs,
+        (Counter, "redtier_scrub_records", "Records that the scrub has verified.", lambda s: s.tally.checked),
+        (Counter, "redtier_scrub_bytes", "Stored size of them.", lambda s: s.tally.size),
+        (Counter, "redtier_scrub_damaged", "Damaged ones among them.", lambda s: s.tally.damaged),
+        (
+            Gauge,
+            "redtier_scrub_finished_time_seconds",
+            "When one came to its end last; 0: not yet.",
+            lambda s: s.progress.finished_at / 1000,
+        ),
+    )
     cache = source.cache
     yield Gauge("redtier_cache_used_bytes", "Memory of the near cache.", cache.lru.used)
     yield Gauge("redtier_cache_max_bytes", "Bound of the near cache's memory.", cache.max_bytes)
@@ -187,6 +200,32 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
             lambda n: n.invalidations,
         ),
         (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
+    )
+    yield from _each(
+        "backend",
+        {
+            home.name: home.hearing
+            for home in homes
+            if isinstance(home, ColdHome) and home.hearing is not None
+        },
+        (
+            Gauge,
+            "redtier_store_listening",
+            "Whether other proxies' changes are heard of, and copies believed.",
+            lambda h: h.live,
+        ),
+        (
+            Counter,
+            "redtier_store_invalidations",
+            "Keys that others have changed.",
+            lambda h: h.invalidations,
+        ),
+        (
+            Counter,
+            "redtier_store_flushes",
+            "Times that any key may have been changed by others.",
+            lambda h: h.flushes,
+        ),
     )
 
 

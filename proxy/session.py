@@ -719,6 +719,18 @@ class Server:
         """TIER WHERE's reply, a map."""
 
     @abstractmethod
+    def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
+        """TIER VERIFY's reply, a map."""
+
+    @abstractmethod
+    def quarantined(self, backend: str, after: bytes, count: int) -> Awaitable[Reply]:
+        """TIER QUARANTINE LIST's reply, an array of maps; ``backend`` and ``after`` may be empty."""
+
+    @abstractmethod
+    def release(self, backend: str, ids: list[bytes]) -> Awaitable[Reply]:
+        """TIER QUARANTINE DROP's reply: how many records were there."""
+
+    @abstractmethod
     def routes(self) -> Reply:
         """TIER ROUTES' reply, an array of maps."""
 

@@ -14,6 +14,9 @@ A client's writes to different keys keep their order too (``Order``): one waits 
 until those before it are sent to a store that commits batch after batch, or are done.
 
 What is not at work may stand in the near cache; a cell takes its copy out of there and puts it back.
+A key that is told to have changed (``Hearing``) while it is at work is forgotten when the work is done, so
+that no load that was on its way leaves an old value behind; a copy that is not believed is compared with the
+store by its token first.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from backends.base import (
     Record,
     Store,
     StoreError,
+    Tracker,
     Waiter,
     Want,
 )
@@ -64,6 +68,7 @@ from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.values import Stored, from_record, to_record
 from proxy.errors import CommandError, NeedKeys
+from proxy.hearing import Hearing
 from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace
 from proxy.nearcache import Copies, NearCache
 from proxy.prefixes import PrefixMap
@@ -103,7 +108,9 @@ class Tier(Home):
         self.dictionaries: Dictionaries = Dictionaries(store)
         self.clock: Clock = clock
         self.policies: PrefixMap[ColdPolicy] = policies
-        self.copies: Copies = Copies(clock, policies, cache)
+        self.copies: Copies = Copies(clock, policies, cache, store.shared)
+        self.hearing: Hearing | None = None  # of what others change, where the store can tell
+        self._tracker: Tracker | None = None
         self.sink: EventSink = sink
         self.jobs: int = 0
         self.conflicts: int = 0
@@ -211,7 +218,7 @@ class Tier(Home):
 
     def _load(self, cell: Cell, want: int) -> None:
         cell.wanted = want
-        batcher = self._metas if want == META else self._values
+        batcher = self._metas if want == META or cell.kept is not None else self._values
         batcher.submit(cell, partial(self._loaded, cell))
 
     async def _load_metas(self, cells: list[Cell]) -> list[Loaded]:
@@ -230,9 +237,16 @@ class Tier(Home):
             return
         record, token = result
         cell.token = token
+        kept, cell.kept = cell.kept, None
         if record is None:
             cell.entry = None
             self._cell_ready(cell, VALUE)
+        elif kept is not None and kept.token == token:
+            kept.cached_at = 0
+            cell.entry = kept
+            self._cell_ready(cell, VALUE)
+        elif kept is not None and cell.wanted != META:
+            self._load(cell, cell.wanted)
         elif cell.wanted == META and record.kind != VOLATILE_HASH:
             cell.entry = Copy(cell.key.name, record.kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
@@ -460,8 +474,11 @@ class Tier(Home):
     def _finish(self, cells: list[Cell], steps: list[Step]) -> None:
         """The steps have taken effect: answer, and let the next jobs at the cells."""
         self._take_off(cells, steps)
+        outdated = [cell.key for cell in cells if cell.outdated]
         self._next(cells)
         self._answer(steps)
+        for key in outdated:  # again: who has just begun to wait for it was not there the first time
+            self._tell(key)
         self._start_free()
 
     def _take_off(self, cells: list[Cell], steps: list[Step]) -> None:
@@ -487,10 +504,13 @@ class Tier(Home):
     def _next(self, cells: list[Cell]) -> None:
         """The jobs that are first at the cells may be started, if they are so everywhere."""
         for cell in cells:
-            if cell.stale:
-                cell.stale = False
+            if cell.stale or cell.outdated:
+                cell.stale = cell.outdated = False
                 cell.forget()
             if cell.queue:
+                if len(cells) > 1 and not self.copies.hears:
+                    # The next may have come long after what is known was loaded, and nobody tells of changes.
+                    cell.forget()
                 job = cell.queue[0]
                 job.blocked -= 1
                 if not job.blocked:
@@ -680,6 +700,55 @@ class Tier(Home):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    # What others change
+
+    def listen(self) -> None:
+        """Hear of what others change in the store, which is open, if it can tell."""
+        hearing = Hearing(self)
+        self._tracker = self.store.listen(hearing)
+        if self._tracker is not None:
+            self.hearing = hearing
+            self.copies.can_hear = True
+
+    def changed(self, keys: list[Key]) -> None:
+        """Others have changed these keys."""
+        for key in keys:
+            cell = self._cells.get(key)
+            if cell is None:
+                self.copies.drop(key)
+            else:
+                cell.outdated = True
+            self._tell(key)
+
+    def changed_all(self) -> None:
+        """Others may have changed any key."""
+        self._doubt()
+        self.sink.changed_all()
+
+    def hear(self, live: bool) -> None:
+        """From now on others' changes are told, or they are not any more."""
+        self.copies.hears = live
+        if live:
+            self.changed_all()
+        else:
+            self._doubt()
+            self.sink.unheard()
+
+    def _doubt(self) -> None:
+        """Believe nothing of what was loaded before now."""
+        self.copies.era += 1
+        for cell in self._cells.values():
+            cell.outdated = True
+
+    @property
+    def deaf(self) -> bool:
+        """Whether changes that others make are not told, though the store could."""
+        return self.copies.can_hear and not self.copies.hears
+
+    def _tell(self, key: Key) -> None:
+        if self.sink.watching:
+            self.sink.changed_elsewhere(key.db, key.name)
+
     # Clearing and closing
 
     async def discard(self, db: int | None, prefix: bytes) -> None:
@@ -691,6 +760,8 @@ class Tier(Home):
 
     async def close(self) -> None:
         """Let what is under way end, then close the store."""
+        if self._tracker is not None:
+            await self._tracker.close()
         while self._background:
             await asyncio.wait(self._background)
         for batcher in (self._metas, self._values, self._wholes):

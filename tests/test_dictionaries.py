@@ -19,7 +19,9 @@ from proxy.clock import ManualClock
 from proxy.commands.spec import load_table
 from proxy.dictionaries import TrainedRoute, Training, describe
 from proxy.errors import CommandError
+from proxy.glob import Glob
 from proxy.resp import OK, Reply
+from proxy.verifying.walk import Tally, Walk
 from tests.chats import messages
 from tests.coldhomes import Gate, Tier, failing
 
@@ -242,6 +244,27 @@ async def test_a_damaged_dictionary_gives_an_error_and_never_other_bytes(
     assert await read(first, "k0") == next(messages(1, 9))  # it has the right one
     await write_document(first.store, "dictionary/1", document.value, None)
     assert await read(second, "k0") == next(messages(1, 9))
+
+
+async def test_what_was_sealed_with_one_is_verified_with_it(new_tier: NewTier) -> None:
+    first = await new_tier()
+    await first.write(messages(BATCH))
+    await first.idle()
+    await first.write(messages(1, 9))
+    assert await first.dictionary_of("k0") == 1
+
+    async def verify() -> Tally:
+        walk = Walk((await new_tier()).home, Glob(b"k*"), 64, 2)
+        while walk.position is not None:
+            await walk.step()
+        return walk.tally
+
+    tally = await verify()
+    assert (tally.checked, tally.damaged, tally.unhashed) == (BATCH, 0, 0)
+    document = await read_document(first.store, "dictionary/1")
+    assert document is not None
+    await write_document(first.store, "dictionary/1", document.value[:-1], None)
+    assert (await verify()).damaged == 1
 
 
 async def test_a_store_that_is_away_while_a_dictionary_is_fetched_is_no_damage(new_tier: NewTier) -> None:

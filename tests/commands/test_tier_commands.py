@@ -99,6 +99,6 @@ def test_what_is_no_request_is_refused(line: str, error: str, client: RawClient)
 
 def test_help(client: RawClient) -> None:
     lines = client.ask("TIER HELP").decode().split("\r\n")
-    assert lines[0] == "*11"
+    assert lines[0] == "*15"
     assert "+PURGE <pattern> [DB <index>] [FORCE]" in lines
     assert "+WHERE <key>" in lines

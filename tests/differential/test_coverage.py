@@ -32,6 +32,7 @@ TESTS: Final = Path(__file__).parents[1]
 ELSEWHERE: Final = {
     "clients/test_monitor.py": "monitor",
     "clients/test_purge.py": "tier|purge",
+    "verifying/test_asking.py": "tier|quarantine, tier|verify",
     "commands/test_connection.py": """
         client|id, client|info, client|kill NORMAL USER, client|list NORMAL, client|maint_notifications,
         client|reply OFF SKIP, hello, script|debug
