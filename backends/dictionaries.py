@@ -153,7 +153,10 @@ class Dictionaries:
 
     def _take(self, id: int, sealed: bytes) -> zstandard.ZstdCompressionDict:
         trained = _open(id, sealed)
-        dictionary = prepared(trained.dictionary)
+        try:
+            dictionary = prepared(trained.dictionary)
+        except zstandard.ZstdError as error:
+            raise IntegrityError(f"dictionary {id} is not readable by this release: {error}") from None
         self.about[id] = About(
             id,
             len(trained.dictionary),

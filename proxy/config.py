@@ -320,8 +320,6 @@ class RouteConfig(Table):
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
             yield "write", '"back" is not available in this version; must be "through"'
-        if self.dictionary == "auto" and self.compression == "none":
-            yield "dictionary", 'has no effect without compression = "zstd"'
         if self.dictionary_size > DICTIONARY_MAX:
             yield "dictionary_size", f"must be at most {shown(show_size(DICTIONARY_MAX))}"
 
@@ -524,6 +522,8 @@ def _routes(
         elif route.cache and route.read_policy != "primary":
             why = 'must be "primary" where cache = true: a replica may answer what was true before a change'
             reader.mistake(where, "read_policy", why)
+        if cls is not None and cls.cold and route.dictionary == "auto" and route.compression == "none":
+            reader.mistake(where, "dictionary", 'has no effect without compression = "zstd"')
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:
