@@ -200,9 +200,10 @@ def stored(name: str, head: Head) -> Stored:
         ) from None
     if version != _VERSION:
         raise ForeignError(f"the object {name!r} has layout {version}; this redtier reads {_VERSION}")
-    if is_tombstone(head.size):
+    if is_tombstone(head.size) and not (kind or expire_at or raw_size):  # else it is a record that was cut
         return Stored(head, None, write_id)
-    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, head.size - _HEAD.size), write_id)
+    size = max(0, head.size - _HEAD.size)
+    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, size), write_id)
 
 
 def set_aside(meta: str, now: int, reason: str) -> str:
@@ -219,7 +220,7 @@ def quarantined(name: str, key: Key, head: Head) -> Quarantined:
     if record is None:
         raise ForeignError(f"the object {name!r} is no record")
     found = int(found_at) if found_at.isdecimal() else 0
-    return Quarantined(key, record.write_id, record.kind, max(0, record.stored_size), found, reason)
+    return Quarantined(key, record.write_id, record.kind, record.stored_size, found, reason)
 
 
 def is_tombstone(size: int) -> bool:

@@ -234,6 +234,21 @@ async def test_objects_of_others_are_passed_over_and_never_overwritten_silently(
         assert await store.sweep(10) == 0
 
 
+@pytest.mark.parametrize("size", [0, 8, 9, 10])
+async def test_an_object_that_was_cut_to_next_to_nothing_is_a_record_without_a_payload(
+    size: int, open_at: Open, where: Place, server: S3Server
+) -> None:
+    async with open_at(where) as store:
+        await commit(store, put(A, record()))
+        client, name = raw_client(server), f"{where['prefix']}/k/0:long:a"
+        whole = client.get_object(Bucket=BUCKET, Key=name)
+        body = whole["Body"].read()[:size]
+        client.put_object(Bucket=BUCKET, Key=name, Body=body, Metadata=whole["Metadata"])
+        [(found, _)] = await store.load([A], Want.WHOLE)
+        assert found is not None
+        assert (found.payload, found.stored_size) == (b"", 0)
+
+
 async def test_a_quarantined_record_lies_apart_with_the_reason(
     open_at: Open, where: Place, server: S3Server
 ) -> None:
