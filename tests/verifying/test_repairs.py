@@ -108,4 +108,4 @@ async def test_what_can_not_be_repaired_says_why(damaged: Damaged, tmp_path: Pat
     await damaged.source.send("DEL k")
     assert await damaged.repairs.mend(damaged.finding) == "source has no such key"
     await damaged.source.home.close()
-    assert "not open" in await damaged.repairs.mend(damaged.finding)
+    assert (await damaged.repairs.mend(damaged.finding)).startswith("backend 'source' can't serve now")
