@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from backends.base import ABSENT, Foreign, Key, Loaded, Record, Store, Token, Want
+from backends.base import ABSENT, Foreign, Key, Loaded, Record, Store, StoreError, Token, Want
 from proxy.glob import Glob
 from proxy.keyspace import DATABASES
 from proxy.sides import together
 from proxy.verifying.checking import DAMAGED, UNHASHED, UNKNOWN, Verdict, checked
-from proxy.verifying.pace import cost
+from proxy.verifying.pace import LEAST, cost
 
 # Raw bytes that are verified before others have a turn of the loop.
 SLICE: Final = 64 * 1024
@@ -112,13 +112,15 @@ class Walk:
             loads = await together(self._load(part) for part in some)
             for part, loaded in zip(some, loads, strict=True):
                 if isinstance(loaded, str):
-                    done.checked += 1
-                    done.unknown += 1
-                    findings.append(Finding(part[0], None, ABSENT, Verdict(UNKNOWN, loaded)))
+                    findings.append(_unreadable(part[0], loaded, done))
                     continue
                 for key, (record, token) in zip(part, loaded, strict=True):
                     if record is not None and record.payload is None:
-                        [(record, token)] = await self._store.load([key], Want.WHOLE)
+                        whole = await self._load_whole(key)
+                        if isinstance(whole, str):
+                            findings.append(_unreadable(key, whole, done))
+                            continue
+                        record, token = whole
                     if record is None:
                         continue  # it was removed meanwhile, or has expired
                     verdict = await checked(key, record)
@@ -137,6 +139,22 @@ class Walk:
             return await self._store.load(keys, Want.VALUE)
         except Foreign as error:
             return str(error)
+
+    async def _load_whole(self, key: Key) -> Loaded | str:
+        """A record, or why a store that can otherwise serve can't give it: it is to hold up no other."""
+        try:
+            [loaded] = await self._store.load([key], Want.WHOLE)
+        except StoreError as error:
+            await self._store.ping()
+            return str(error)
+        return loaded
+
+
+def _unreadable(key: Key, reason: str, done: Tally) -> Finding:
+    done.checked += 1
+    done.unknown += 1
+    done.cost += LEAST
+    return Finding(key, None, ABSENT, Verdict(UNKNOWN, reason))
 
 
 def _count(done: Tally, record: Record, verdict: Verdict) -> None:
