@@ -73,7 +73,8 @@ class Lease:
     def pause(self) -> float:
         """Seconds until the next ``keep``."""
         quarter = self._duration / 4000
-        return min(quarter, RENEW_MAX if self.held else LOOK_MAX)
+        left = self._until - _now()
+        return min(quarter, RENEW_MAX, left) if left > 0 else min(quarter, LOOK_MAX)
 
     def condition(self) -> Change:
         """What holds a group to our still having it."""

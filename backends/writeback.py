@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from backends.base import (
     ABSENT,
     BESIDE,
     CONFLICT,
+    Changes,
     Group,
     Key,
     KeyInfo,
@@ -43,13 +44,16 @@ from backends.base import (
     NotTheWriter,
     Op,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
     Token,
+    Tracker,
     Want,
 )
 from backends.flusher import Flusher
+from backends.handover import Handover, Listening
 from backends.journal import CLEAR, DELETE, EVERY_DB, PUT, Journal, Logged
 from backends.known import Knowledge
 from backends.lease import Lease, Terms
@@ -67,8 +71,7 @@ PATIENCE: Final = 30.0  # seconds that a count waits for the backlog to be flush
 class WriteBackStore(Store):
     """``inner`` behind a journal in the directory ``path`` of at most ``limit`` bytes.
 
-    ``duration``: of the lease, ms.  ``changed_hands`` is called when another process may have written since
-    the last read.
+    ``duration``: of the lease, ms.
     """
 
     def __init__(self, inner: Store, path: Path, limit: int, duration: int, clock: Clock) -> None:
@@ -76,6 +79,7 @@ class WriteBackStore(Store):
         self.name, self.type = inner.name, inner.type
         self.concurrency, self.load_max, self.commit_max = inner.concurrency, inner.load_max, COMMIT_MAX
         self.key_max, self.bulk_max = inner.key_max, inner.bulk_max
+        self.shared = True  # who writes is told by ``listen``
         self.atomic_groups = True  # the journal has a group as a whole, whatever the store can do
         self.journal = Journal(path, limit)
         self.backlog = Backlog(inner.place)
@@ -85,7 +89,7 @@ class WriteBackStore(Store):
             inner, self.journal, self.backlog, self.known, self.lease, clock, lambda: self._holds
         )
         self.overtaken = 0  # keys whose last changes were set aside
-        self.changed_hands: Callable[[], None] = _nothing
+        self._handover: Handover | None = None
         self._clock = clock
         self._ready = False  # the backlog is what it has to be
         self._tasks: list[asyncio.Task[None]] = []
@@ -415,8 +419,23 @@ class WriteBackStore(Store):
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
 
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        return await self.inner.quarantined(after, limit)
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self.inner.release(key, write_id)
+
     def place(self, key: Key) -> bytes:
         return self.inner.place(key)
+
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        return await self.inner.names(db, prefix, after, limit)
+
+    def listen(self, told: Changes) -> Tracker | None:
+        self._handover = Handover(told, self.inner.listen, self._holds)
+        return Listening(self._handover)
 
     # The lease
 
@@ -424,6 +443,8 @@ class WriteBackStore(Store):
         while True:
             await self.lease.due()
             await self._keep_lease()
+            if self._handover is not None:
+                self._handover.writer(self._holds, doubt=False)
 
     async def _keep_lease(self) -> None:
         before = self.lease.epoch
@@ -457,8 +478,9 @@ class WriteBackStore(Store):
             self.journal.recovered = []
         if not alone:
             self.known.forget()
-            self.changed_hands()
         self._ready = True
+        if self._handover is not None:
+            self._handover.writer(True, doubt=not alone)
         self.flusher.wake.set()
 
     async def _lose(self, reason: str) -> None:
@@ -468,7 +490,8 @@ class WriteBackStore(Store):
         self.backlog.clear(None, b"")
         self.known.forget()
         self.flusher.tell()
-        self.changed_hands()
+        if self._handover is not None:
+            self._handover.writer(False, doubt=True)
         await self._set_aside(count)
 
     async def _set_aside(self, count: int) -> None:
@@ -491,7 +514,3 @@ def _all_beside(group: Group) -> bool:
 
 def _because(what: str, why: str) -> str:
     return f"{what}: {why}" if why else what
-
-
-def _nothing() -> None:
-    pass

@@ -150,6 +150,20 @@ def test_one_proxy_writes_and_the_other_names_it_and_reads(postgres: PostgresSer
             assert one.get("long:a") == "3"
 
 
+def test_who_reads_elsewhere_sees_what_was_flushed(postgres: PostgresServer, s3_moto: MotoServer) -> None:
+    postgres_backend = {"type": "postgres", "url": postgres.url, "table": "seen"}
+    for backend in (postgres_backend, {"type": "s3", **s3.place(s3_moto)}):
+        with Proxy(backend) as first, Proxy(backend) as second:
+            for each in (first, second):
+                wait_for_homes(each.port, ["long:"])
+            with first.client() as one, second.client() as two:
+                for number in range(5):
+                    one.set("long:a", number)
+                    assert one.get("long:a") == b"%d" % number
+                    one.dbsize()
+                    wait_until(lambda seen=b"%d" % number: two.get("long:a") == seen, 5)
+
+
 def _writes(client: redis.Redis) -> bool:
     try:
         return bool(client.set("long:a", 2))

@@ -16,6 +16,7 @@ from backends.base import (
     ABSENT,
     BESIDE,
     Change,
+    Changes,
     Key,
     NotTheWriter,
     Op,
@@ -71,7 +72,7 @@ class Proxies:
         self.opened = AsyncExitStack()
 
     async def start(self, name: str, duration: int = LONG, limit: int = 1 << 24) -> WriteBackStore:
-        inner = WatchedStore(self.new_store())
+        inner = WatchedStore(self.new_store(), True)
         store = WriteBackStore(inner, self.directory / name, limit, duration, self.clock)
         self.opened.push_async_callback(self.crash, store)
         await store.open()
@@ -310,6 +311,48 @@ async def test_a_lease_that_is_renewed_is_not_taken_over(proxies: Proxies) -> No
         token = one.lease.token
         assert (await commit(one, put(A, b"1"))).tokens
     assert two.holder
+
+
+class Heard(Changes):
+    def __init__(self) -> None:
+        self.live = False
+        self.doubts = 0
+
+    def began(self) -> None:
+        assert not self.live
+        self.live = True
+
+    def changed(self, keys: list[Key] | None) -> None:
+        self.doubts += keys is None
+
+    def ended(self) -> None:
+        assert self.live
+        self.live = False
+
+
+async def test_who_writes_may_believe_what_it_has_read_and_who_takes_over_begins_anew(
+    proxies: Proxies,
+) -> None:
+    tells = proxies.plain.type == "postgres"
+    one, two = await proxies.start("one", SHORT), await proxies.start("two", SHORT)
+    first, second = Heard(), Heard()
+    trackers = [one.listen(first), two.listen(second)]
+    assert first.live
+    await eventually(lambda: second.live == tells)
+    doubts = second.doubts
+    await proxies.crash(one)
+    await eventually(lambda: not two.holder)
+    assert second.live
+    assert second.doubts == doubts + tells
+
+    async def away() -> None:
+        raise StoreError("away")
+
+    two.lease.keep = away  # type: ignore[assignment,method-assign]
+    await eventually(lambda: second.live == tells and two.holder)
+    for tracker in trackers:
+        assert tracker is not None
+        await tracker.close()
 
 
 @pytest.fixture
