@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -202,26 +202,45 @@ class WriteBackStore(Store):
         if db == BESIDE:
             return await self.inner.scan(db, prefix, after, limit)
         # Before the store is asked: what is flushed meanwhile must be in one of the two.
-        names = list(islice(self.backlog.between(db, prefix, after), limit))
-        dirty = {name: self.backlog.entries[Key(db, name)].record for name in names}
+        dirty = self._dirty_names(db, prefix, after, limit)
+        records = {name: self.backlog.entries[Key(db, name)].record for name in dirty}
         infos, end = await self.inner.scan(db, prefix, after, limit)
-        live = {info.name: info for info in infos if info.name not in dirty}
+        live = {info.name: info for info in infos if info.name not in records}
         now = self._clock.ms
-        for name, record in dirty.items():
+        for name, record in records.items():
             if record is not None and not 0 < record.expire_at <= now:
                 live[name] = KeyInfo(name, record.kind, record.expire_at)
-        # Each of the two knows the keys up to where it has stopped.
+        names, stop = self._page(db, live, dirty, end, limit)
+        return [live[name] for name in names], stop
+
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        dirty = [] if db == BESIDE else self._dirty_names(db, prefix, after, limit)
+        names, end = await self.inner.names(db, prefix, after, limit)
+        return self._page(db, {*names, *dirty}, dirty, end, limit) if dirty else (names, end)
+
+    def _dirty_names(self, db: int, prefix: bytes, after: bytes | None, limit: int) -> list[bytes]:
+        return list(islice(self.backlog.between(db, prefix, after), limit))
+
+    def _page(
+        self, db: int, names: Iterable[bytes], dirty: list[bytes], end: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """The first of ``names``, from the backlog and the store, in order; where the next page begins.
+
+        Each of the two knows the keys up to where it has stopped.
+        """
         ends = [] if end is None else [end]
-        if len(names) == limit:
-            ends.append(names[-1])
-        found = sorted(live.values(), key=lambda info: self._place(db, info.name))
+        if len(dirty) == limit:
+            ends.append(dirty[-1])
+        found = sorted(names, key=lambda name: self._place(db, name))
         stop = min(ends, key=lambda name: self._place(db, name), default=None)
         if stop is not None:
             bound = self._place(db, stop)
-            found = [info for info in found if self._place(db, info.name) <= bound]
+            found = [name for name in found if self._place(db, name) <= bound]
         if len(found) > limit:
             found = found[:limit]
-            stop = found[-1].name
+            stop = found[-1]
         return found, stop
 
     def _place(self, db: int, name: bytes) -> bytes:
@@ -427,11 +446,6 @@ class WriteBackStore(Store):
 
     def place(self, key: Key) -> bytes:
         return self.inner.place(key)
-
-    async def names(
-        self, db: int, prefix: bytes, after: bytes | None, limit: int
-    ) -> tuple[list[bytes], bytes | None]:
-        return await self.inner.names(db, prefix, after, limit)
 
     def listen(self, told: Changes) -> Tracker | None:
         self._handover = Handover(told, self.inner.listen, self._holds)
