@@ -30,7 +30,10 @@ from tests.servers import (
     wait_until,
 )
 
-pytestmark = pytest.mark.once  # what verifies is not compiled
+pytestmark = [
+    pytest.mark.once,  # what verifies is not compiled
+    pytest.mark.timeout(180),  # many processes, of which each imports much
+]
 
 
 class Archive:
@@ -66,7 +69,7 @@ class Archive:
             env={**os.environ, "PYTHONPATH": str(TREE)},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=90,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
