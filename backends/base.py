@@ -110,6 +110,17 @@ class KeyInfo(NamedTuple):
     expire_at: int
 
 
+class Quarantined(NamedTuple):
+    """A damaged record that is kept aside; its key and write id name it."""
+
+    key: Key
+    write_id: int
+    kind: int
+    stored_size: int  # bytes of its payload
+    found_at: int  # ms since the epoch, 0: not known
+    reason: str  # one line
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class StoreError(Exception):
     """The store could not do it.  ``unknown`` is true where a write may have been applied all the same."""
@@ -121,6 +132,10 @@ class StoreError(Exception):
 
 class KeyTooLong(StoreError):
     """The store can't hold a key of this length."""
+
+
+class Foreign(StoreError):
+    """What stands in a key's place is no record that this release can read."""
 
 
 class NotAtomic(StoreError):
@@ -210,6 +225,16 @@ class Store(ABC):
         or ``None`` when the end was reached.  Every key that stood throughout a walk is in it once.
         """
 
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """As ``scan``, the names alone; of keys too that have no live record, and of those that are foreign.
+
+        Where a load of one key finds that, it raises ``Foreign``.
+        """
+        infos, after = await self.scan(db, prefix, after, limit)
+        return [info.name for info in infos], after
+
     @abstractmethod
     async def size(self, db: int, prefix: bytes) -> int:
         """The number of live keys that start with ``prefix``."""
@@ -228,6 +253,17 @@ class Store(ABC):
     @abstractmethod
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         """Keep a copy of a damaged record aside for inspection; idempotent for one write of a key."""
+
+    @abstractmethod
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        """The next up to ``limit`` records in quarantine, after the one of a key and write id.
+
+        The order is the store's own and total; fewer than ``limit`` are the last.
+        """
+
+    @abstractmethod
+    async def release(self, key: Key, write_id: int) -> bool:
+        """Remove one record from quarantine; whether it was there."""
 
     def listen(self, told: Changes) -> Tracker | None:
         """Have changes that others make told, from soon on; None where this store can't tell of them.

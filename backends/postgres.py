@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from backends.base import (
     ABSENT,
+    BESIDE,
     CONFLICT,
     Changes,
     Group,
@@ -27,6 +28,7 @@ from backends.base import (
     Loaded,
     Op,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
@@ -212,6 +214,14 @@ class PostgresStore(Store):
             *(key.db, key.name, record.kind, record.write_id, record.expire_at, record.raw_size),
             *(record.payload, reason, self._clock.ms),
         )
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        key, write_id = after or (Key(BESIDE - 1, b""), 0)
+        rows = await self._fetch(self._sql.quarantined, *key, write_id, limit)
+        return [Quarantined(Key(*row[:2]), *row[2:]) for row in map(tuple, rows)]
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self._count(self._sql.release, *key, write_id) > 0
 
     def listen(self, told: Changes) -> Tracker | None:
         if not self._notify:

@@ -46,7 +46,7 @@ class Statements:
         self.rights: Final = {
             main: ("select", "insert", "update", "delete"),
             meta: ("select",),
-            aside: ("insert",),
+            aside: ("select", "insert", "delete"),
         }
         # $1 names of tables.
         self.exist: Final = "select bool_and(to_regclass(name) is not null) from unnest($1::text[]) name"
@@ -175,6 +175,14 @@ class Statements:
         self.quarantine: Final = f"""
             insert into {aside} ({_COLUMNS}, reason, moved_at)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"""
+        # $1 db, $2 key, $3 write id of the one before, $4 limit.
+        self.quarantined: Final = f"""
+            select db, key, write_id, kind, octet_length(value), moved_at, reason from {aside}
+            where (db, key, write_id) > ($1, $2, $3) order by db, key, write_id limit $4"""
+        # $1 db, $2 key, $3 write id.
+        self.release: Final = f"""
+            with gone as (delete from {aside} where db = $1 and key = $2 and write_id = $3 returning 1)
+            select count(*) from gone"""
 
 
 def _told(place: int) -> str:

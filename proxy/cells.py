@@ -14,6 +14,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from backends.base import ABSENT, Key, Op, Token, Waiter, Want
+from backends.samples import Samples
 from backends.seal import SealPolicy
 from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
@@ -38,7 +39,10 @@ Step = tuple["Job", Reply]
 
 
 class ColdPolicy(KeyPolicy):
-    """What a cold route asks of its keys."""
+    """What a cold route asks of its keys.
+
+    ``seal`` changes when a dictionary was trained for the route; ``samples`` are what it is trained from.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class ColdPolicy(KeyPolicy):
         self.seal: SealPolicy = seal
         self.cache: bool = cache
         self.cache_ttl: int = cache_ttl  # ms, 0: no bound
+        self.samples: Samples | None = None
 
 
 @mypyc_attr(acyclic=True)

@@ -44,7 +44,8 @@ from backends.base import (
     Want,
 )
 from backends.batching import Batcher
-from backends.seal import IntegrityError, seal, unseal
+from backends.dictionaries import Dictionaries
+from backends.seal import IntegrityError, UnknownDictionary, seal, unseal
 from proxy import errors
 from proxy.cells import (
     DELETE,
@@ -104,6 +105,7 @@ class Tier(Home):
         super().__init__(store.name, store.type, flushable, in_flight_max, in_flight_bytes_max)
         self.kind: int = COLD
         self.store: Store = store
+        self.dictionaries: Dictionaries = Dictionaries(store)
         self.clock: Clock = clock
         self.policies: PrefixMap[ColdPolicy] = policies
         self.copies: Copies = Copies(clock, policies, cache, store.shared)
@@ -256,7 +258,16 @@ class Tier(Home):
             self._unreadable(cell, record, refusal)
         elif len(record.payload) < LARGE and record.raw_size < LARGE:
             try:
-                raw = unseal(cell.key.db, cell.key.name, record.kind, record.payload, cell.policy.max_value)
+                raw = unseal(
+                    cell.key.db,
+                    cell.key.name,
+                    record.kind,
+                    record.payload,
+                    cell.policy.max_value,
+                    self.dictionaries.known,
+                )
+            except UnknownDictionary:
+                self._in_background(self._unseal_aside(cell, record))
             except IntegrityError as damage:
                 self._in_background(self._quarantine(cell, record, str(damage)))
             except Exception as failure:  # not "error": compiled, that is an IntegrityError
@@ -264,7 +275,7 @@ class Tier(Home):
             else:
                 self._keep(cell, record, raw)
         else:
-            self._in_background(self._unseal_large(cell, record))
+            self._in_background(self._unseal_aside(cell, record))
 
     def _keep(self, cell: Cell, record: Record, raw: bytes) -> None:
         try:
@@ -275,12 +286,14 @@ class Tier(Home):
         cell.entry = Copy(cell.key.name, kind, value, expire_at, cell.token)
         self._cell_ready(cell, VALUE)
 
-    async def _unseal_large(self, cell: Cell, record: Record) -> None:
+    async def _unseal_aside(self, cell: Cell, record: Record) -> None:
+        """Unseal what is large, or was sealed with a dictionary that others have trained."""
         assert record.payload is not None
         key, payload = cell.key, record.payload
         try:
+            by_id = await self.dictionaries.of(payload)
             raw = await asyncio.get_running_loop().run_in_executor(
-                None, unseal, key.db, key.name, record.kind, payload, cell.policy.max_value
+                None, unseal, key.db, key.name, record.kind, payload, cell.policy.max_value, by_id
             )
         except IntegrityError as damage:
             await self._quarantine(cell, record, str(damage))
@@ -553,7 +566,7 @@ class Tier(Home):
                     sealed = await loop.run_in_executor(
                         None, seal, cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal
                     )
-                    record = self._record(stored, sealed)
+                    record = self._record(stored, sealed, cell.policy)
                 if cell.known or cell.change:
                     changes.append(self._change(cell, record))
         except Exception as error:
@@ -565,9 +578,11 @@ class Tier(Home):
         self._write_id = self._write_id % (2**63 - 1) + 1
         return self._write_id
 
-    def _record(self, stored: Stored, sealed: bytes) -> Record:
+    def _record(self, stored: Stored, sealed: bytes, policy: ColdPolicy) -> Record:
         self.raw_bytes += len(stored.raw)
         self.stored_bytes += len(sealed)
+        if policy.samples is not None:
+            policy.samples.saw(stored.raw, sealed)
         write_id = self._next_write_id()
         return Record(sealed, stored.kind, write_id, stored.expire_at, len(stored.raw), len(sealed))
 
@@ -585,7 +600,7 @@ class Tier(Home):
         if record is None:
             stored = to_record(entry.kind, entry.value, entry.expire_at)
             sealed = seal(cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal)
-            record = self._record(stored, sealed)
+            record = self._record(stored, sealed, cell.policy)
         return Change(Op.PUT, cell.key, expect, record)
 
     def _send(

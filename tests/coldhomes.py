@@ -12,6 +12,7 @@ from backends.base import (
     KeyInfo,
     Loaded,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
@@ -80,6 +81,11 @@ class WatchedStore(Store):
     ) -> tuple[list[KeyInfo], bytes | None]:
         return await self.inner.scan(db, prefix, after, limit)
 
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        return await self.inner.names(db, prefix, after, limit)
+
     async def size(self, db: int, prefix: bytes) -> int:
         return await self.inner.size(db, prefix)
 
@@ -91,6 +97,12 @@ class WatchedStore(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        return await self.inner.quarantined(after, limit)
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self.inner.release(key, write_id)
 
     def listen(self, told: Changes) -> Tracker | None:
         return self.inner.listen(_Watched(told, self.news))
