@@ -134,6 +134,10 @@ class KeyTooLong(StoreError):
     """The store can't hold a key of this length."""
 
 
+class Foreign(StoreError):
+    """What stands in a key's place is no record that this release can read."""
+
+
 class NotAtomic(StoreError):
     """A group of several keys was given to a store whose ``atomic_groups`` is false."""
 
@@ -220,6 +224,16 @@ class Store(ABC):
         The order is the store's own and total.  Returns them with the ``after`` of the next call,
         or ``None`` when the end was reached.  Every key that stood throughout a walk is in it once.
         """
+
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """As ``scan``, the names alone; of keys too that have no live record, and of those that are foreign.
+
+        Where a load of one key finds that, it raises ``Foreign``.
+        """
+        infos, after = await self.scan(db, prefix, after, limit)
+        return [info.name for info in infos], after
 
     @abstractmethod
     async def size(self, db: int, prefix: bytes) -> int:

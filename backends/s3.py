@@ -30,6 +30,7 @@ from backends.base import (
     BESIDE,
     CONFLICT,
     Change,
+    Foreign,
     Group,
     Key,
     KeyInfo,
@@ -50,7 +51,6 @@ from backends.s3_layout import (
     NAME_MAX,
     OVERHEAD,
     Access,
-    ForeignError,
     Names,
     content,
     is_tombstone,
@@ -171,16 +171,27 @@ class S3Store(Store):
     async def scan(
         self, db: int, prefix: bytes, after: bytes | None, limit: int
     ) -> tuple[list[KeyInfo], bytes | None]:
+        keys, more = await self._keys(db, prefix, after, limit)
+        infos = await self._bucket.in_background(self._info, [key for key, dead in keys if not dead])
+        return [info for info in infos if info is not None], keys[-1][0].name if more else None
+
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        keys, more = await self._keys(db, prefix, after, limit)
+        return [key.name for key, _ in keys], keys[-1][0].name if more else None
+
+    async def _keys(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[tuple[Key, bool]], bool]:
+        """The next keys, each with whether its object has a tombstone's size; whether more come."""
         where = self._names.records(db, prefix)
         start = "" if after is None else self._names.records(db, after)
         async for listed, more in self._pages(where, start, limit):
             keys = [(key, is_tombstone(size)) for name, size in listed if (key := self._names.key(name))]
             if keys or not more:
-                break
-        else:
-            return [], None
-        infos = await self._bucket.in_background(self._info, [key for key, dead in keys if not dead])
-        return [info for info in infos if info is not None], keys[-1][0].name if more else None
+                return keys, more
+        return [], False
 
     async def size(self, db: int, prefix: bytes) -> int:
         count = 0
@@ -247,7 +258,7 @@ class S3Store(Store):
         key = self._names.set_aside(name)
         try:
             return None if head is None or key is None else quarantined(name, key, head)
-        except ForeignError:
+        except Foreign:
             return None
 
     async def release(self, key: Key, write_id: int) -> bool:
@@ -316,7 +327,7 @@ class S3Store(Store):
     async def _info(self, key: Key) -> KeyInfo | None:
         try:
             record, _ = await self._load(key, Want.META)
-        except ForeignError:
+        except Foreign:
             return None
         return None if record is None else KeyInfo(key.name, record.kind, record.expire_at)
 

@@ -45,7 +45,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from backends.base import ABSENT, BESIDE, Key, KeyTooLong, Quarantined, Record, StoreError, Token
+from backends.base import ABSENT, BESIDE, Foreign, Key, KeyTooLong, Quarantined, Record, StoreError, Token
 
 NAME_MAX: Final = 1024  # bytes of an object's name, in S3's documentation
 HOUR: Final = 3_600_000  # ms
@@ -82,10 +82,6 @@ class Head(NamedTuple):
     etag: str  # without quotes
     size: int
     meta: str | None  # x-amz-meta-redtier
-
-
-class ForeignError(StoreError):
-    """An object that no redtier wrote, or a later one."""
 
 
 class Names:
@@ -190,19 +186,18 @@ def held_etag(expect: Token, now: int) -> str | None:
 
 
 def stored(name: str, head: Head) -> Stored:
-    """Raises ForeignError."""
+    """Raises Foreign."""
     try:
         version, *fields = map(int, (head.meta or "").split("."))
         kind, write_id, expire_at, raw_size = fields
     except ValueError:
-        raise ForeignError(
-            f"the object {name!r} has no metadata of redtier's; was it copied without?"
-        ) from None
+        raise Foreign(f"the object {name!r} has no metadata of redtier's; was it copied without?") from None
     if version != _VERSION:
-        raise ForeignError(f"the object {name!r} has layout {version}; this redtier reads {_VERSION}")
-    if is_tombstone(head.size):
+        raise Foreign(f"the object {name!r} has layout {version}; this redtier reads {_VERSION}")
+    if is_tombstone(head.size) and not (kind or expire_at or raw_size):  # else it is a record that was cut
         return Stored(head, None, write_id)
-    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, head.size - _HEAD.size), write_id)
+    size = max(0, head.size - _HEAD.size)
+    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, size), write_id)
 
 
 def set_aside(meta: str, now: int, reason: str) -> str:
@@ -212,14 +207,14 @@ def set_aside(meta: str, now: int, reason: str) -> str:
 
 
 def quarantined(name: str, key: Key, head: Head) -> Quarantined:
-    """What the metadata tells of a record in quarantine; raises ForeignError."""
+    """What the metadata tells of a record in quarantine; raises Foreign."""
     meta, _, reason = (head.meta or "").partition(" ")
     own, _, found_at = meta.partition("@")
     record = stored(name, head._replace(meta=own)).record
     if record is None:
-        raise ForeignError(f"the object {name!r} is no record")
+        raise Foreign(f"the object {name!r} is no record")
     found = int(found_at) if found_at.isdecimal() else 0
-    return Quarantined(key, record.write_id, record.kind, max(0, record.stored_size), found, reason)
+    return Quarantined(key, record.write_id, record.kind, record.stored_size, found, reason)
 
 
 def is_tombstone(size: int) -> bool:

@@ -81,6 +81,11 @@ class WatchedStore(Store):
     ) -> tuple[list[KeyInfo], bytes | None]:
         return await self.inner.scan(db, prefix, after, limit)
 
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        return await self.inner.names(db, prefix, after, limit)
+
     async def size(self, db: int, prefix: bytes) -> int:
         return await self.inner.size(db, prefix)
 

@@ -16,7 +16,7 @@ from proxy.keyspace import KIND_NAMES
 SOUND: Final = "sound"
 DAMAGED: Final = "damaged"
 UNHASHED: Final = "unhashed"  # nothing contradicts itself, but there is no digest that would show the rest
-UNKNOWN: Final = "unknown"  # the digest is right, and the kind that of a later release
+UNKNOWN: Final = "unknown"  # this release can't read it: of a later one, or of somebody else
 
 # From this size on (bytes, stored or raw) a record is looked at in a worker thread.
 LARGE: Final = 64 * 1024

@@ -193,7 +193,7 @@ class Verification:
         parts = [f"{tally.checked:,} records verified ({round_size(tally.size)})"]
         parts += [f"{tally.damaged:,} damaged"] if tally.damaged else []
         parts += [f"{repaired:,} repaired from {self._order.source}"] if repaired else []
-        parts += [f"{tally.unknown:,} of a later release"] if tally.unknown else []
+        parts += [f"{tally.unknown:,} that this release can not read"] if tally.unknown else []
         parts += [f"{tally.unhashed:,} without a digest"] if tally.unhashed else []
         print(f"{self._store.name}: {', '.join(parts)}", flush=True)
         readable = all(each.good is not None for each in mended)

@@ -19,7 +19,6 @@ import msgspec
 from backends.base import ABSENT, StoreError, Token
 from backends.documents import read_document, write_document
 from proxy.clock import Clock
-from proxy.complaints import Complaints
 from proxy.glob import Glob
 from proxy.homes import ColdHome
 from proxy.verifying.pace import Pace
@@ -31,8 +30,9 @@ DOCUMENT: Final = "scrub"
 BATCH: Final = 64  # records that are read at once, by one request where the store can
 # A walk that has not been written down for so long is anybody's.
 LEASE: Final = 30.0  # seconds
-# A backend that can't serve is tried again after this.
-PAUSE: Final = 5.0  # seconds
+# A backend that can't serve is tried again after this, then more and more seldom.
+PAUSE: Final = 1.0  # seconds
+PAUSE_MAX: Final = 60.0
 # While clients keep all of the store's connections busy, a step waits; but not for ever, or a store that is
 # always busy would never be verified.
 YIELD: Final = 0.05  # seconds
@@ -88,7 +88,6 @@ class Scrub:
         self._lease = lease
         self._token: Token = ABSENT  # of the document as it was last seen, or written
         self._renew_at = 0.0  # by the loop's time
-        self._complaints = Complaints(log)
 
     def figures(self) -> dict[str, int]:
         """How far it is, of how many records there were the last time; times in ms since the epoch."""
@@ -103,17 +102,18 @@ class Scrub:
 
     async def keep(self) -> None:
         """Scrub until cancelled; a store that can't serve is tried again."""
+        pause = PAUSE
         try:
             while True:
+                before = self.tally.passed
                 try:
                     if await self._claim():
                         await self._walk()
                 except StoreError as error:
-                    self._complaints.say(
-                        "away", f"backend '{self._home.name}' could not be scrubbed: {error}"
-                    )
+                    log.warning("backend '%s' could not be scrubbed: %s", self._home.name, error)
                     self.state = "waiting"
-                    await asyncio.sleep(PAUSE)
+                    pause = PAUSE if self.tally.passed > before else min(2 * pause, PAUSE_MAX)
+                    await asyncio.sleep(pause)
         finally:
             if self.state == "running":
                 with suppress(StoreError, TimeoutError):

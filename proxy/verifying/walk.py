@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from backends.base import Key, Record, Token, Want
+from backends.base import ABSENT, Foreign, Key, Loaded, Record, StoreError, Token, Want
 from proxy.glob import Glob
 from proxy.homes import ColdHome
 from proxy.keyspace import DATABASES
 from proxy.sides import together
 from proxy.verifying.checking import DAMAGED, UNHASHED, UNKNOWN, Verdict, checked
-from proxy.verifying.pace import cost
+from proxy.verifying.pace import LEAST, cost
 
 # Raw bytes that are verified before others have a turn of the loop.
 SLICE: Final = 64 * 1024
@@ -33,7 +33,7 @@ class Finding(NamedTuple):
     """A record that is not as it should be, as it was read."""
 
     key: Key
-    record: Record  # with its payload
+    record: Record | None  # with its payload; None for what can't even be loaded
     token: Token
     verdict: Verdict
 
@@ -46,7 +46,7 @@ class Finding(NamedTuple):
 class Tally:
     """What was verified."""
 
-    passed: int = 0  # keys that were come by, those that did not match too
+    passed: int = 0  # keys that were come by, those too that did not match
     checked: int = 0  # records
     size: int = 0  # bytes of them, stored
     unhashed: int = 0
@@ -90,12 +90,12 @@ class Walk:
         """
         assert self.position is not None
         db, after = self.position
-        infos, after = await self._store.scan(db, self._pattern.prefix, after, self._batch)
-        names = [info.name for info in infos if self._pattern.matches(info.name)]
-        done = Tally(passed=len(infos))
-        findings = await self._verify([Key(db, name) for name in names], done)
+        names, after = await self._store.names(db, self._pattern.prefix, after, self._batch)
+        fitting = [Key(db, name) for name in names if self._pattern.matches(name)]
+        done = Tally(passed=len(names))
+        findings = await self._verify(fitting, done)
         for finding in findings:
-            if finding.damaged:
+            if finding.damaged and finding.record is not None:
                 await self._store.quarantine(finding.key, finding.record, finding.verdict.reason)
         self.tally.add(done)
         if after is not None:
@@ -111,11 +111,18 @@ class Walk:
         handled = 0
         for at in range(0, len(parts), self._width):
             some = parts[at : at + self._width]
-            loads = await together(self._store.load(part, Want.VALUE) for part in some)
+            loads = await together(self._load(part) for part in some)
             for part, loaded in zip(some, loads, strict=True):
+                if isinstance(loaded, str):
+                    findings.append(_unreadable(part[0], loaded, done))
+                    continue
                 for key, (record, token) in zip(part, loaded, strict=True):
                     if record is not None and record.payload is None:
-                        [(record, token)] = await self._store.load([key], Want.WHOLE)
+                        whole = await self._load_whole(key)
+                        if isinstance(whole, str):
+                            findings.append(_unreadable(key, whole, done))
+                            continue
+                        record, token = whole
                     if record is None:
                         continue  # it was removed meanwhile, or has expired
                     verdict = await checked(key, record, self._dictionaries)
@@ -127,6 +134,29 @@ class Walk:
                         handled = 0
                         await asyncio.sleep(0)
         return findings
+
+    async def _load(self, keys: Sequence[Key]) -> list[Loaded] | str:
+        """Records, or why what stands there is none: where one key is loaded at a time."""
+        try:
+            return await self._store.load(keys, Want.VALUE)
+        except Foreign as error:
+            return str(error)
+
+    async def _load_whole(self, key: Key) -> Loaded | str:
+        """A record, or why a store that can otherwise serve can't give it: it is to hold up no other."""
+        try:
+            [loaded] = await self._store.load([key], Want.WHOLE)
+        except StoreError as error:
+            await self._store.ping()
+            return str(error)
+        return loaded
+
+
+def _unreadable(key: Key, reason: str, done: Tally) -> Finding:
+    done.checked += 1
+    done.unknown += 1
+    done.cost += LEAST
+    return Finding(key, None, ABSENT, Verdict(UNKNOWN, reason))
 
 
 def _count(done: Tally, record: Record, verdict: Verdict) -> None:

@@ -498,6 +498,16 @@ async def test_a_swept_key_can_be_written_again(store: Store, clock: ManualClock
     assert await names(store) == [A.name]
 
 
+async def test_names_come_page_by_page_too(store: Store) -> None:
+    for key in (A, B, C):
+        await commit(store, put(key, record()))
+    await commit(store, put(Key(1, A.name), record()))
+    await commit(store, put(Key(0, b"other"), record()))
+    first, after = await store.names(0, b"long:", None, 2)
+    rest, end = await store.names(0, b"long:", after, 2)
+    assert (first + rest, end) == ([A.name, B.name, C.name], None)
+
+
 # --- quarantine, durability ---
 
 

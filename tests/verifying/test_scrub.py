@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from backends.base import Key, StoreError
+from backends.base import Key, StoreError, Want
 from backends.documents import read_document, write_document
 from backends.sqlite import SqliteStore
 from proxy.clock import ManualClock
@@ -170,6 +171,25 @@ async def test_a_store_that_can_not_serve_is_tried_again(
     tier.store.before_load = before
     await running.until(lambda scrub: scrub.tally.checked == 3)
     await running.end()
+
+
+async def test_a_value_that_can_not_be_read_holds_up_no_other(
+    new_tier: NewTier, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = await new_tier()
+    await fill(tier, 3)
+    await tier.send("SET large " + os.urandom(400_000).hex())  # so that it is not read with others
+
+    async def before_load() -> None:
+        if tier.store.loads[-1] == (b"large", Want.WHOLE):
+            raise StoreError("it takes too long")
+
+    tier.store.before_load = before_load
+    running = Running(tier, clock, "one")
+    await running.until(lambda scrub: scrub.state == "idle")
+    await running.end()
+    assert (running.scrub.tally.checked, running.scrub.tally.unknown) == (4, 1)
+    assert "b'large' is unknown: it takes too long" in caplog.text
 
 
 async def test_clients_go_first(new_tier: NewTier, clock: ManualClock) -> None:

@@ -145,6 +145,21 @@ def test_what_is_damaged_is_named_kept_aside_and_repaired_from_the_mirror(archiv
     assert lines[0].endswith(")")
 
 
+def test_an_object_without_its_metadata_is_told_though_it_is_no_record(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    archive = _archive(request, "s3-moto", tmp_path)
+    assert isinstance(archive.vault, S3Vault)
+    with archive.serve() as server, server.client() as client:
+        client.mset({"long:a": "1", "long:b": "2"})
+    archive.vault.strip(b"long:b")
+    lines, _ = archive.verify("--backend", "archive", "--repair-from", "second", code=1)
+    assert lines[0].startswith("archive: db 0 'long:b': unknown: the object ")
+    assert lines[0].endswith("has no metadata of redtier's; was it copied without?")
+    assert lines[1].startswith("archive: 2 records verified")
+    assert lines[1].endswith(", 1 that this release can not read")
+
+
 def test_every_cold_backend_is_verified_unless_one_is_named(local: Archive) -> None:
     with local.serve() as server, server.client() as client:
         fill(client, 40)
