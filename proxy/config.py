@@ -250,6 +250,7 @@ class S3Backend(ColdBackend):
     connections: Count = 64
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("30s")
+    cdn_url: HttpUrl = ""
 
     def mistakes(self) -> Iterator[Mistake]:
         if bool(self.access_key) != bool(self.secret_key):
@@ -279,6 +280,15 @@ class MirrorConfig(Table):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadConfig(Table):
+    backend: Text
+    over: Limit = size("256kb")
+    encoding: Literal["none", "gzip", "zstd"] = "gzip"
+    grace: Timeout = duration("1h")
+    transfers: Count = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteConfig(Table):
     """The defaults are those of a cold backend's routes; ``HOT_ROUTE`` has what differs elsewhere."""
 
@@ -301,6 +311,7 @@ class RouteConfig(Table):
         return self.compression != "none" or self.integrity != "none"
 
     mirror: MirrorConfig | None = None
+    offload: OffloadConfig | None = None
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
@@ -383,10 +394,21 @@ def in_backend(config: Config, name: str) -> Config:
     """
     cold = config.backends[name].cold
     other = {"cache": False} if cold else HOT_ROUTE
+    # What is offloaded there can be read only by a route that offloads, whatever keys come to it.
+    offloads = {route.prefix: route.offload for route in config.routes if route.backend == name}
+    offload = next(filter(None, offloads.values()), None)
     routes = [
-        replace(route, backend=name, cache=False, ttl=0, mirror=None, read_policy="primary")
+        replace(
+            route,
+            backend=name,
+            cache=False,
+            ttl=0,
+            mirror=None,
+            offload=offloads.get(route.prefix, offload),
+            read_policy="primary",
+        )
         if config.backends[route.backend].cold == cold
-        else RouteConfig(prefix=route.prefix, backend=name, **other)
+        else RouteConfig(prefix=route.prefix, backend=name, offload=offload, **other)
         for route in config.routes
     ]
     return replace(config, routes=tuple(routes))
@@ -503,9 +525,32 @@ def _routes(
             mistake = _wrong_mirror(route.backend, route.mirror.backend, types, backends)
             if mistake:
                 reader.mistake(where, "mirror backend", mistake)
+        if route.offload is not None:
+            for option, why in _wrong_offload(route, types, routes):
+                reader.mistake(where, f"offload {option}".rstrip(), why)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)
+
+
+def _wrong_offload(route: RouteConfig, types: _Types, routes: Sequence[RouteConfig]) -> Iterator[Mistake]:
+    """What is wrong with where a route offloads to, by option; ``routes`` are those up to this one."""
+    offload = route.offload
+    assert offload is not None
+    home = types.get(route.backend)
+    if home is not None and home is not PostgresBackend:
+        yield "", f"is for postgres backends, not for {home.type}; leave it out"
+    if offload.backend not in types:
+        yield "backend", f"unknown backend {shown(offload.backend)}{or_known(offload.backend, types)}"
+    elif types[offload.backend] not in (S3Backend, None):
+        yield "backend", f"must be an s3 backend, which {shown(offload.backend)} is not"
+    for other in routes:
+        if other.backend == route.backend and other.offload is not None:
+            for option in ("backend", "grace", "transfers"):
+                if getattr(offload, option) != getattr(other.offload, option):
+                    prefix = shown(other.prefix.decode())
+                    yield option, f"must be as for prefix {prefix}, which is in the same backend"
+            return
 
 
 def _wrong_mirror(first: str, second: str, types: _Types, backends: Mapping[str, BackendConfig]) -> str:

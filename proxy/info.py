@@ -414,6 +414,7 @@ def _tier(source: InfoSource, home: Home) -> str:
             "conflicts": home.conflicts,
             "damaged": home.damaged,
             "expired": home.expired,
+            **home.store.figures(),
         }
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from backends.base import Want
+from backends.pointers import parse_pointer
 from backends.seal import Description, IntegrityError
 from backends.seal import describe as describe_seal
 from backends.sealed_strings import HEAD, is_sealed
@@ -15,7 +16,7 @@ from proxy.commands.spec import CommandSpec
 from proxy.config import Config
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
-from proxy.keyspace import KIND_NAMES
+from proxy.keyspace import KIND_NAMES, STRING
 from proxy.lru import entry_size
 from proxy.mirror import Mirror
 from proxy.mirrors import Mirrors
@@ -36,11 +37,12 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
         "stored_size": 0,
         "codec": "none",
         "digest": "",
+        "blob": "",
         "version": "",
         "expire_at": 0,
     }
     if isinstance(home, ColdHome):
-        record, token, cached = await home.describe(db, key, Want.WHOLE)
+        record, token, cached = await home.stored(db, key)
         reply["cached"] = int(cached)
         if record is not None:
             assert record.payload is not None
@@ -50,7 +52,10 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             reply["version"] = str(token)
             reply["expire_at"] = record.expire_at
             try:
-                seal = describe_seal(record.payload)
+                pointer = parse_pointer(record.payload)
+                if pointer is not None:
+                    reply["blob"] = str(pointer.blob)
+                seal = describe_seal(record.payload if pointer is None else pointer.head)
                 reply["codec"] = seal.codec
                 reply["digest"] = _digest(seal)
             except IntegrityError as error:
@@ -96,6 +101,22 @@ async def _add_seal(reply: dict[str, object], home: UpstreamHome, db: int, key: 
 
 def _digest(seal: Description) -> str:
     return f"{seal.hash}:{seal.digest}" if seal.digest else "none"
+
+
+async def blob_url(route: Route, db: int, key: bytes, seconds: int) -> Reply:
+    """Where a client can fetch a string itself, for at least so long; None: no such key."""
+    home = route.home
+    if not isinstance(home, ColdHome):
+        raise errors.not_offloaded(key)
+    record, _, _ = await home.stored(db, key)
+    if record is None:
+        return None
+    if record.kind != STRING:
+        raise CommandError(errors.WRONG_TYPE)
+    url = await home.url(record, seconds)
+    if url is None:
+        raise errors.not_offloaded(key)
+    return url.encode()
 
 
 def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:

@@ -37,7 +37,7 @@ from proxy.events import Events, Interest
 from proxy.glob import Glob
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource, info_text, reset_counters
-from proxy.inspect import describe_routes, describe_value, memory_usage, where
+from proxy.inspect import blob_url, describe_routes, describe_value, memory_usage, where
 from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
 from proxy.modules import learn
@@ -556,6 +556,9 @@ class RedtierServer(Server):
 
     def where(self, db: int, key: bytes) -> Awaitable[Reply]:
         return where(self.router.find(key), db, key)
+
+    def url(self, db: int, key: bytes, seconds: int) -> Awaitable[Reply]:
+        return blob_url(self.router.find(key), db, key, seconds)
 
     def routes(self) -> Reply:
         return describe_routes(self.router, self.config, self.mirrors)

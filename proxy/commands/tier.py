@@ -1,13 +1,31 @@
-"""Routes, where keys live, and clearing them by pattern: TIER HELP, TIER PURGE, TIER ROUTES, TIER WHERE."""
+"""Routes, where keys live, and clearing them by pattern: TIER HELP, PURGE, ROUTES, URL, WHERE."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from proxy.commands.args import Args, parse_db
 from proxy.commands.help import help_lines
 from proxy.commands.spec import session_command
-from proxy.errors import SYNTAX, CommandError
+from proxy.errors import SYNTAX, URL_LIFE_OUT_OF_RANGE, CommandError
 from proxy.resp import Argv, Reply
 from proxy.session import Deferred, Session
+
+URL_LIFE: Final = 3600  # seconds, unless EX says otherwise
+URL_LIFE_MAX: Final = 7 * 24 * 3600  # that a signed URL can be valid
+
+
+@session_command("tier|url")
+def tier_url(session: Session, argv: Argv) -> Reply:
+    seconds = URL_LIFE
+    args = Args(argv, 3)
+    while args.more():
+        if args.option() != b"EX":
+            raise CommandError(SYNTAX)
+        seconds = args.next_int()
+        if not 1 <= seconds <= URL_LIFE_MAX:
+            raise CommandError(URL_LIFE_OUT_OF_RANGE)
+    return Deferred(lambda: session.server.url(session.db, argv[2], seconds))
 
 
 @session_command("tier|where")
