@@ -17,7 +17,7 @@ import hashlib
 import io
 import logging
 from collections.abc import AsyncIterable, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from urllib.parse import quote
 
 import aiohttp
@@ -40,6 +40,13 @@ class DamagedError(Exception):
     """The bucket has no such blob, or another value under its name; the message is the reason."""
 
 
+class _Upload(NamedTuple):
+    body: io.BytesIO
+    size: int
+    encoding: str  # empty: as it is
+    md5: str  # base64; the server checks it
+
+
 class _BlobBucket(Bucket):
     # An upload's SHA-256 would be computed on the event loop; its MD5 is, in a worker.  Version 4 signs URLs
     # in every region.
@@ -48,27 +55,27 @@ class _BlobBucket(Bucket):
         "s3": {"payload_signing_enabled": False},
     }
 
-    async def upload(self, name: str, body: Bytes, encoding: str, md5: str) -> None:
+    async def upload(self, name: str, upload: _Upload) -> None:
         try:
             # aiohttp has no timeout for a peer that stops reading.
-            async with asyncio.timeout(2 * self._timeout + len(body) / SLOWEST):
+            async with asyncio.timeout(2 * self._timeout + upload.size / SLOWEST):
                 await self._call(
                     self._s3.put_object,
                     Key=name,
-                    Body=io.BytesIO(body),
-                    ContentMD5=md5,
+                    Body=upload.body,
+                    ContentMD5=upload.md5,
                     ContentType="application/octet-stream",
                     CacheControl=_CACHE_CONTROL,
-                    **({"ContentEncoding": encoding} if encoding else {}),
+                    **({"ContentEncoding": upload.encoding} if upload.encoding else {}),
                 )
         except TimeoutError as error:
             raise self._failed(error) from None
 
-    async def download(self, name: str, size_max: int) -> tuple[bytes, str]:
+    async def download(self, name: str, size_max: int) -> tuple[bytearray, str]:
         """An object's bytes and content coding.  Raises MissingError, and EncodingError if it is larger."""
         return await self._read(lambda: self._download(name, size_max))
 
-    async def _download(self, name: str, size_max: int) -> tuple[bytes, str]:
+    async def _download(self, name: str, size_max: int) -> tuple[bytearray, str]:
         response = await self._call(self._s3.get_object, Key=name)
         body = response["Body"]
         try:
@@ -85,13 +92,13 @@ class _BlobBucket(Bucket):
         return url
 
 
-async def _gathered(chunks: AsyncIterable[bytes], size_max: int) -> bytes:
+async def _gathered(chunks: AsyncIterable[bytes], size_max: int) -> bytearray:
     body = bytearray()
     async for chunk in chunks:
         body += chunk
         if len(body) > size_max:
             raise EncodingError(f"it has more than {size_max} bytes")
-    return bytes(body)
+    return body
 
 
 class Blobs:
@@ -129,8 +136,8 @@ class Blobs:
     async def put(self, blob: BlobName, raw: Bytes, encoding: str) -> None:
         """Write a raw value; raises StoreError."""
         async with self._transfers:
-            body, used, md5 = await asyncio.to_thread(_prepared, raw, encoding)
-            await self._bucket.upload(self.name_of(blob), body, used, md5)
+            upload = await asyncio.to_thread(_prepared, raw, encoding)
+            await self._bucket.upload(self.name_of(blob), upload)
         self._counters.blobs_uploaded += 1
 
     async def get(self, blob: BlobName, head: bytes, raw_length: int) -> bytes:
@@ -204,13 +211,13 @@ def _was_kept(x_cache: str | None, age: str) -> bool:
     return age.isdecimal() and int(age) > 0
 
 
-def _prepared(raw: Bytes, encoding: str) -> tuple[Bytes, str, str]:
+def _prepared(raw: Bytes, encoding: str) -> _Upload:
     body, used = encode(raw, encoding)
     digest = hashlib.md5(body, usedforsecurity=False).digest()
-    return body, used, base64.b64encode(digest).decode()
+    return _Upload(io.BytesIO(body), len(body), used, base64.b64encode(digest).decode())
 
 
-def _verified(blob: BlobName, head: bytes, body: bytes, encoding: str, raw_length: int) -> bytes:
+def _verified(blob: BlobName, head: bytes, body: Bytes, encoding: str, raw_length: int) -> bytes:
     raw = decode(body, encoding, raw_length)
     if hashlib.sha256(raw).digest() != blob.digest:
         raise EncodingError("its SHA-256 is another")

@@ -12,7 +12,7 @@ from typing import Final
 
 import zstandard
 
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 
 # 6 is zlib's own choice.  What zstd makes of level 3 takes a window of 2 MB; readers need allow for no more
 # than 8 MB (RFC 9659).
@@ -36,7 +36,7 @@ def encoded_max(raw_length: int) -> int:
     return raw_length + raw_length // 200 + 1024
 
 
-def decode(encoded: bytes, encoding: str, raw_length: int) -> bytes:
+def decode(encoded: Bytes, encoding: str, raw_length: int) -> Bytes:
     """What was encoded, which must have ``raw_length`` bytes.  Raises ``EncodingError``."""
     decoder = _DECODERS.get(encoding.strip().lower())
     if decoder is None:
@@ -47,7 +47,7 @@ def decode(encoded: bytes, encoding: str, raw_length: int) -> bytes:
     return raw
 
 
-def _gunzip(encoded: bytes, raw_length: int) -> bytes:
+def _gunzip(encoded: Bytes, raw_length: int) -> bytes:
     stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         raw = stream.decompress(encoded, raw_length + 1)
@@ -58,7 +58,7 @@ def _gunzip(encoded: bytes, raw_length: int) -> bytes:
     return raw
 
 
-def _unzstd(encoded: bytes, raw_length: int) -> bytes:
+def _unzstd(encoded: Bytes, raw_length: int) -> bytes:
     try:
         # A frame that gives its own content size would make zstandard allocate that instead.
         if zstandard.frame_content_size(encoded) not in (-1, raw_length):
@@ -74,7 +74,7 @@ _ENCODERS: Final[Mapping[str, Callable[[Bytes], Bytes]]] = {
     "gzip": lambda raw: gzip.compress(raw, _GZIP_LEVEL, mtime=0),
     "zstd": lambda raw: zstandard.ZstdCompressor(_ZSTD_LEVEL).compress(raw),
 }
-_DECODERS: Final[Mapping[str, Callable[[bytes, int], bytes]]] = {
+_DECODERS: Final[Mapping[str, Callable[[Bytes, int], Bytes]]] = {
     "": lambda encoded, _: encoded,
     "identity": lambda encoded, _: encoded,
     "gzip": _gunzip,

@@ -4,17 +4,18 @@ Above, nobody notices: records come and go as whole sealed values.  Below, the r
 pointer (``pointers``), and its raw value is a blob (``blobs``), shared by all rows that have the same.
 
 Writing
-    The blob is *claimed*: named in a table beside the records, where it is safe for a grace period.  It is
-    uploaded, unless it is there.  Then the row is committed, and in that very transaction a trigger counts it
-    (``postgres_blobs``); one whose blob is not there any more is refused, and all of this is done again.  So
-    wherever a writer is killed, no row is without its blob, and no object in the bucket is unknown.
+    The blob is *claimed*: named in a table beside the records, where it is safe for a grace period.  It
+    is uploaded, unless it is there, which may take no longer than that.  Then the row is committed, and
+    in that very transaction a trigger counts it (``postgres_blobs``); one whose blob is not there any
+    more is refused, and all of this is done again.  So wherever a writer is killed, no row is without
+    its blob, and no object in the bucket is unknown.
 
 Collecting
-    What no row has pointed to for the grace period is *marked*, after which no row can, deleted from the
-    bucket, and only then forgotten.  Whoever is killed in between leaves marks, which are taken up after
-    another grace period.  A writer of the same value does not wait for any of this: it claims a new
-    *generation*, an object of another name.  No name is used twice, so a request to delete that was held up
-    somewhere can't hit what was written since.
+    What no row has pointed to for the grace period (twice that, if it never had one) is *marked*, after
+    which no row can, deleted from the bucket, and only then forgotten.  Whoever is killed in between
+    leaves marks, which are taken up after another grace period.  A writer of the same value does not
+    wait for any of this: it claims a new *generation*, an object of another name.  No name is used
+    twice, so a request to delete that was held up somewhere can't hit what was written since.
 
 Reading
     A load of metadata fetches nothing.  Large values come one by one, as any that are larger than
@@ -170,29 +171,15 @@ class OffloadingStore(PostgresStore):
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
         if not any(self._rule(change) for group in groups for change in group):
             return await super().commit(groups)
-        outcomes = [CONFLICT] * len(groups)
-        due = list(range(len(groups)))
-        for attempt in range(1, _ATTEMPTS + 1):
-            detached = await asyncio.gather(*(self._detached(groups[index]) for index in due))
-            for index, group in zip(due, detached, strict=True):
-                if isinstance(group, StoreError):
-                    outcomes[index] = Outcome(None, group)
-            ready = {
-                index: group
-                for index, group in zip(due, detached, strict=True)
-                if not isinstance(group, StoreError)
-            }
-            if ready:
-                try:
-                    settled = await super().commit(list(ready.values()))
-                except StoreError as error:
-                    settled = [Outcome(None, error)] * len(ready)
-                outcomes_of = dict(zip(ready, settled, strict=True))
-                for index, outcome in outcomes_of.items():
-                    outcomes[index] = outcome
-            due = [index for index in ready if _blob_gone(outcomes[index])]
-            if not due or attempt == _ATTEMPTS:
+        outcomes = await self._committed(groups)
+        for _ in range(_ATTEMPTS - 1):
+            again = [index for index, outcome in enumerate(outcomes) if _blob_gone(outcome)]
+            if not again:
                 break
+            for index, outcome in zip(
+                again, await self._committed([groups[index] for index in again]), strict=True
+            ):
+                outcomes[index] = outcome
         return outcomes
 
     async def sweep(self, limit: int) -> int:
@@ -223,7 +210,21 @@ class OffloadingStore(PostgresStore):
         rule = self._offload.rules.find(change.key.name)
         return rule if record.raw_size > rule.over else None
 
-    async def _detached(self, group: Group) -> Group | StoreError:
+    async def _committed(self, groups: Sequence[Group]) -> list[Outcome]:
+        """One try: the blobs first, then the rows."""
+        pointing = await asyncio.gather(*map(self._with_pointers, groups))
+        outcomes = [Outcome(None, each) if isinstance(each, StoreError) else CONFLICT for each in pointing]
+        sent = {index: each for index, each in enumerate(pointing) if not isinstance(each, StoreError)}
+        if sent:
+            try:
+                settled = await super().commit(list(sent.values()))
+            except StoreError as error:
+                settled = [Outcome(None, error)] * len(sent)
+            for index, outcome in zip(sent, settled, strict=True):
+                outcomes[index] = outcome
+        return outcomes
+
+    async def _with_pointers(self, group: Group) -> Group | StoreError:
         """The group with pointers in place of large values, whose blobs are in the bucket."""
         try:
             return [await self._pointing(change) for change in group]
@@ -238,16 +239,25 @@ class OffloadingStore(PostgresStore):
         parts = await asyncio.to_thread(_detach, change.key, record, record.payload)
         if parts is None:
             return change
+        try:
+            # What comes later may have been given up by then, and would be nobody's.
+            async with asyncio.timeout(self._offload.grace / 1000):
+                blob = await self._placed(parts, rule.encoding)
+        except TimeoutError:
+            raise StoreError(f"{self.name}: an upload took longer than grace in offload: raise it") from None
+        pointer = Pointer(blob, parts.head).encode()
+        return change._replace(record=record._replace(payload=pointer, stored_size=len(pointer)))
+
+    async def _placed(self, parts: _Detached, encoding: str) -> BlobName:
+        """The blob of a value, which is in the bucket and safe for the grace period."""
         fresh = secrets.token_bytes(GENERATION_SIZE)
         [(generation, ready)] = await self._fetch(self._blob_sql.claim, parts.digest, fresh)
         blob = BlobName(parts.digest, generation)
-        blobs = self._opened
         if ready:
             self._counters.blobs_shared += 1
         else:
-            await blobs.put(blob, parts.raw, rule.encoding)
-        pointer = Pointer(blob, parts.head).encode()
-        return change._replace(record=record._replace(payload=pointer, stored_size=len(pointer)))
+            await self._opened.put(blob, parts.raw, encoding)
+        return blob
 
     async def _whole(self, key: Key, loaded: Loaded) -> Loaded:
         """A record with its blob, which is the sealed value; with its pointer, where the blob is no good."""
@@ -260,6 +270,8 @@ class OffloadingStore(PostgresStore):
                 again = await self.stored(key)
                 if again.token == loaded.token:
                     log.error("%s: the blob %s of %r: %s", self.name, pointer.blob, key.name, damage)
+                    # Whoever writes this value anew uploads it anew, which mends it for all who share it.
+                    await self._fetch(self._blob_sql.doubt, *pointer.blob)
                     return loaded
                 loaded = again  # it was overwritten, and its blob collected
             else:

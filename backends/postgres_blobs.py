@@ -5,7 +5,7 @@ it, and refuse one whose blob is not there.  So what a count says is never behin
 ahead of its blob.
 
     refs        rows that point to the blob
-    ready       whether the object is known to be in its bucket: it had a row once
+    ready       whether the object is known to be in its bucket: it had a row once, and was not found damaged
     deleting    whether somebody removes it: no row may point to it any more
     idle_since  ms since the epoch, by the database's clock: when it was last claimed, or a row left it, or
                 it was marked as ``deleting``
@@ -105,12 +105,16 @@ class BlobStatements:
             values (0, {_NOW}, false, false, $1::bytea, $2::bytea)
             on conflict (digest) where not deleting do update set idle_since = excluded.idle_since
             returning generation, ready"""
+        # $1 digest, $2 generation of a blob that was found damaged.
+        self.doubt: Final = f"""
+            update {blobs} set ready = false where digest = $1::bytea and generation = $2::bytea"""
         # $1 grace in ms, $2 limit.  Marks what nothing has pointed to for so long, and returns it; among it
-        # what somebody has marked and not removed since.
+        # what somebody has marked and not removed since.  What may be under way to the bucket gets longer.
         self.mark: Final = f"""
             update {blobs} set deleting = true, idle_since = {_NOW}
             where (digest, generation) in (
                 select digest, generation from {blobs} where refs = 0 and idle_since < {_NOW} - $1::bigint
+                and (ready or idle_since < {_NOW} - 2 * $1::bigint)
                 order by idle_since limit $2 for update skip locked)
             returning digest, generation"""
         # $1 digests, $2 generations: objects that are in the bucket no more.

@@ -414,10 +414,14 @@ def in_backend(config: Config, name: str) -> Config:
     return replace(config, routes=tuple(routes))
 
 
+_OPTIONAL: Final = ("mirror", "offload")
+"""Columns that are shown only where a route has one."""
+
+
 def describe(config: Config) -> Iterator[str]:
     """The routes as lines of an aligned table, for people."""
     rows: list[tuple[str, ...]] = [
-        ("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity", "mirror")
+        ("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity", *_OPTIONAL)
     ]
     for route in config.routes:
         near = f"yes, {show_duration(route.cache_ttl)}" if route.cache_ttl else "yes"
@@ -433,13 +437,21 @@ def describe(config: Config) -> Iterator[str]:
                 zstd if route.compression != "none" else "none",
                 route.integrity,
                 _mirror_of(route),
+                _offload_of(route),
             )
         )
-    if not any(route.mirror for route in config.routes):
-        rows = [row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    columns = [
+        (head, *cells)
+        for head, *cells in zip(*rows, strict=True)
+        if head not in _OPTIONAL or any(cell != "no" for cell in cells)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    for row in zip(*columns, strict=True):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _offload_of(route: RouteConfig) -> str:
+    return "no" if route.offload is None else f"{route.offload.backend}, over {show_size(route.offload.over)}"
 
 
 def _mirror_of(route: RouteConfig) -> str:
@@ -540,6 +552,7 @@ def _wrong_offload(route: RouteConfig, types: _Types, routes: Sequence[RouteConf
     home = types.get(route.backend)
     if home is not None and home is not PostgresBackend:
         yield "", f"is for postgres backends, not for {home.type}; leave it out"
+        return
     if offload.backend not in types:
         yield "backend", f"unknown backend {shown(offload.backend)}{or_known(offload.backend, types)}"
     elif types[offload.backend] not in (S3Backend, None):

@@ -13,7 +13,7 @@ from backends.sealed_strings import describe as describe_string
 from proxy import errors
 from proxy.answers import Answer
 from proxy.commands.spec import CommandSpec
-from proxy.config import Config
+from proxy.config import Config, OffloadConfig
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import KIND_NAMES, STRING
@@ -120,7 +120,7 @@ async def blob_url(route: Route, db: int, key: bytes, seconds: int) -> Reply:
 
 
 def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
-    """All routes as maps, in the order of their prefixes; a mirror is a map within its route's, or null."""
+    """All routes as maps, in the order of their prefixes; mirrors and offloads are maps within, or null."""
     settings = {route.prefix: route for route in config.routes}
     return [
         {
@@ -137,9 +137,16 @@ def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
             "calls": route.tally.calls,
             "errors": route.tally.errors,
             "mirror": _describe_mirror(mirrors.of(route)),
+            "offload": _describe_offload(settings[route.prefix].offload),
         }
         for route in router.routes
     ]
+
+
+def _describe_offload(offload: OffloadConfig | None) -> Reply:
+    if offload is None:
+        return None
+    return {"backend": offload.backend, "over": offload.over, "encoding": offload.encoding}
 
 
 def _describe_mirror(mirror: Mirror | None) -> Reply:

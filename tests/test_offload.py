@@ -26,6 +26,8 @@ from tests.servers import MotoServer, PostgresServer, RedtierServer, eventually
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
+pytestmark = pytest.mark.once  # it takes long
+
 TEXT = random.Random(1).randbytes(20_000).hex().encode() * 10  # 400 KB, and shrinks
 NOISE = random.Random(2).randbytes(400_000)
 
