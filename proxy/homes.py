@@ -27,6 +27,7 @@ from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
 from proxy.commands.spec import CommandSpec, key_positions
+from proxy.dictionaries import Training
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
@@ -96,6 +97,19 @@ class MemoryHome(Home):
 class ColdHome(Tier):
     """A store, with the tier that works on it."""
 
+    training: Training | None = None  # where routes have dictionaries trained
+
+    async def open(self) -> None:
+        """Open the store, and learn with what its values are sealed; raises StoreError."""
+        await self.store.open()
+        if self.training is not None:
+            await self.training.open()
+
+    async def close(self) -> None:
+        if self.training is not None:
+            await self.training.close()
+        await super().close()
+
     async def walk(
         self, db: int, prefix: bytes, position: object, limit: int
     ) -> tuple[Sequence[KeyInfo], object]:
@@ -136,6 +150,13 @@ class ColdHome(Tier):
     async def url(self, record: Record, seconds: int) -> str | None:
         """As ``Store.url``; raises CommandError."""
         return await self._asked(self.store.url(record, seconds))
+
+    async def train_dictionary(self, prefix: bytes) -> Reply:
+        """Train one now for a route of this home; see ``Training.train``.  Raises CommandError."""
+        self._check_up()
+        if self.training is None:
+            raise errors.no_training(prefix)
+        return await self._asked(self.training.train(prefix))
 
     def _check_up(self) -> None:
         if self.down:

@@ -19,17 +19,14 @@ from typing import Final
 import uvloop
 
 from backends.base import StoreError
-from proxy.build import build_router
+from proxy.build import build_home
 from proxy.clock import Clock
-from proxy.commands.spec import load_table
-from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig, in_backend
+from proxy.config import Config, MemoryBackend, RouteConfig, in_backend, reading
 from proxy.copying.passes import Copy
 from proxy.copying.state import BadState, State, StateFile
 from proxy.copying.views import View, view
-from proxy.events import Events
 from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.nearcache import NearCache
 from proxy.options import or_known, shown
 from proxy.prefixes import PrefixMap
 from proxy.sides import Away, Side, side_of
@@ -107,7 +104,7 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
     """Copy until it is done or told to stop; the exit code."""
     shows = view(f"{order.source} to {order.target}")
     clock = Clock()
-    source = _side(_reading(config, order), order.db, clock)
+    source = _side(reading(config, order.source), order.db, clock)
     target = _side(in_backend(config, order.target), order.db, clock)
     copy = Copy(
         source,
@@ -190,14 +187,6 @@ def report(state: State, order: Order, equal: bool) -> int:
     return 0 if equal and not state.refused else 1
 
 
-def _reading(config: Config, order: Order) -> Config:
-    """The source alone: values of any size are read, and unsealed wherever their routes lead by now."""
-    options = HOT_ROUTE | {"integrity": "sha256"}
-    if config.backends[order.source].cold:
-        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
-    return replace(config, routes=(RouteConfig(prefix=b"", backend=order.source, **options),))
-
-
 def mirrored(config: Config, order: Order) -> Callable[[bytes], bool]:
     """Tells of a key whether its route mirrors its writes from the one backend to the other."""
     routes = PrefixMap((route.prefix, _mirrors(route, order)) for route in config.routes)
@@ -213,7 +202,7 @@ def _mirrors(route: RouteConfig, order: Order) -> bool:
 
 def _side(config: Config, db: int, clock: Clock) -> Side:
     """The one backend of a configuration's routes."""
-    [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
+    home = build_home(config, clock)
     assert isinstance(home, (ColdHome, UpstreamHome))
     return side_of(home, db)
 
