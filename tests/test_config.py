@@ -33,6 +33,7 @@ from proxy.config import (
     in_backend,
     load,
     parse,
+    reading,
 )
 from proxy.options import (
     Address,
@@ -955,3 +956,29 @@ def test_a_mirror_s_keys_are_sealed_as_their_route_says_if_that_seals() -> None:
     assert {route.backend for route in (hot, sealed, forwarded)} == {"other"}
     assert (sealed.compression, sealed.ttl, sealed.cache, sealed.mirror) == ("none", 0, False, None)
     assert (forwarded.compression, forwarded.max_value) == ("zstd", 64 << 20)
+
+
+def test_whoever_reads_a_backend_finds_what_is_offloaded_there() -> None:
+    text = """
+    [backends.archive]
+    type = "postgres"
+    [backends.blobs]
+    type = "s3"
+    bucket = "b"
+    [[routes]]
+    prefix = "a:"
+    backend = "archive"
+    offload = { backend = "blobs", over = "1mb" }
+    [[routes]]
+    prefix = "b:"
+    backend = "archive"
+    [[routes]]
+    prefix = ""
+    backend = "blobs"
+    """
+    config = parse(text, "r.toml")
+    offload = config.routes[0].offload
+    assert offload is not None
+    assert [route.offload for route in reading(config, "archive").routes] == [offload]
+    assert [route.offload for route in in_backend(config, "archive").routes] == [offload, None, offload]
+    assert [route.offload for route in in_backend(config, "blobs").routes] == [None, None, None]
