@@ -18,7 +18,7 @@ from backends.base import Want
 
 SCHEMA_VERSION: Final = 1
 # Two proxies that start at once must not create the same table; any constant of ours will do.
-_CREATION_LOCK: Final = 0x72656474696572
+CREATION_LOCK: Final = 0x72656474696572
 
 _COLUMNS: Final = "db, key, kind, write_id, expire_at, raw_size, value"
 _ROWS: Final = (
@@ -38,10 +38,10 @@ class Statements:
 
     def __init__(self, table: str, bulk_max: int, notify: bool = False) -> None:
         schema, _, name = table.rpartition(".")
-        home = f"{_quoted(schema)}." if schema else ""
-        main = f"{home}{_quoted(name)}"
-        meta = f"{home}{_quoted(name + '_meta')}"
-        aside = f"{home}{_quoted(name + '_quarantine')}"
+        home = f"{quoted(schema)}." if schema else ""
+        main = f"{home}{quoted(name)}"
+        meta = f"{home}{quoted(name + '_meta')}"
+        aside = f"{home}{quoted(name + '_quarantine')}"
 
         self.rights: Final = {
             main: ("select", "insert", "update", "delete"),
@@ -60,14 +60,14 @@ class Statements:
         # and lets octet_length read its size from the row.  The free tenth of each page lets a rewritten
         # row stay on its page, which spares the indexes (a heap-only tuple).
         self.create: Final = f"""
-            select pg_advisory_xact_lock({_CREATION_LOCK});
+            select pg_advisory_xact_lock({CREATION_LOCK});
             create table if not exists {main} (
                 write_id bigint not null, expire_at bigint not null, raw_size bigint not null,
                 db smallint not null, kind smallint not null, key bytea not null,
                 value bytea not null,
                 primary key (db, key)) with (fillfactor = 90);
             alter table {main} alter value set storage external;
-            create index if not exists {_quoted(name + "_expire_at")} on {main} (expire_at)
+            create index if not exists {quoted(name + "_expire_at")} on {main} (expire_at)
                 where expire_at > 0;
             create table if not exists {aside} (
                 db smallint not null, key bytea not null, write_id bigint not null, kind smallint not null,
@@ -198,5 +198,5 @@ def _telling(change: str, place: int) -> str:
     return f"with done as ({change}) select write_id, told from done, ({_told(place)}) told"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -145,7 +145,7 @@ class WriteBackStore(Store):
         since = self.backlog.since
         return max(0, self._clock.ms - since) if since else 0
 
-    def figures(self) -> dict[str, int | str]:
+    def state(self) -> dict[str, int | str]:
         """For people and metrics; sizes in bytes, times in ms."""
         return {
             "journal_bytes": self.journal.size,
@@ -437,6 +437,17 @@ class WriteBackStore(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
+
+    async def stored(self, key: Key) -> Loaded:
+        if key in self.backlog.entries or key.db == BESIDE:
+            return (await self.load([key], Want.WHOLE))[0]
+        return self.known.loaded(key, await self.inner.stored(key))
+
+    async def url(self, record: Record, seconds: int) -> str | None:
+        return await self.inner.url(record, seconds)
+
+    def figures(self) -> dict[str, int]:
+        return self.inner.figures()
 
     async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
         return await self.inner.quarantined(after, limit)

@@ -107,7 +107,7 @@ class Endpoints:
             if isinstance(home, UpstreamHome):
                 facts["breaker"] = home.upstream.breaker()
             elif isinstance(home, ColdHome) and isinstance(home.store, WriteBackStore):
-                facts["journal"] = home.store.figures()
+                facts["journal"] = home.store.state()
             backends.append(facts)
         return web.json_response({"ready": ready, "backends": backends}, status=200 if ready else 503)
 

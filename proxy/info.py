@@ -419,9 +419,10 @@ def _tier(source: InfoSource, home: Home) -> str:
             "conflicts": home.conflicts,
             "damaged": home.damaged,
             "expired": home.expired,
+            **home.store.figures(),
         }
         if isinstance(home.store, WriteBackStore):
-            counters |= home.store.figures()
+            counters |= home.store.state()
         hearing = home.hearing
         if hearing is not None:
             counters |= {
