@@ -489,7 +489,6 @@ class WriteBackStore(Store):
         alone = terms.epoch == 0 or (terms.holder == self.journal.id and terms.epoch == before)
         if self._ready and not alone:
             await self._lose("another has had the lease meanwhile")
-        self.lease.other = ""
         self.journal.epoch = self.lease.epoch
         if not self._ready and self.journal.recovered:
             if alone:
@@ -503,6 +502,7 @@ class WriteBackStore(Store):
             self.journal.recovered = []
         if not alone:
             self.known.forget()
+        self.lease.other = ""
         self._ready = True
         if self._handover is not None:
             self._handover.writer(True, doubt=not alone)
@@ -527,7 +527,7 @@ class WriteBackStore(Store):
         if place is not None:
             self.overtaken += count
             log.error(
-                "%s: another took over the lease before the last changes of %d keys were flushed: "
+                "%s: another took over the lease; changes of %d keys may not have been flushed before: "
                 "they are set aside in %s",
                 *(self.name, count, place),
             )

@@ -125,8 +125,7 @@ def test_depth_and_age_are_shown(blobs: Proxy, client: redis.Redis) -> None:
 
 
 def test_one_proxy_writes_and_the_other_names_it_and_reads(postgres: PostgresServer) -> None:
-    backend = {"type": "postgres", "url": postgres.url, "table": "back", "cache_ttl": ""}
-    del backend["cache_ttl"]
+    backend = {"type": "postgres", "url": postgres.url, "table": "back"}
     with Proxy(backend, lease="1s") as first, Proxy(backend, lease="1s") as second:
         for each in (first, second):
             wait_for_homes(each.port, ["long:"])
