@@ -327,7 +327,10 @@ async def test_killed_between_the_blob_and_its_row_nothing_is_half_there(start: 
         await eventually_true(lambda: gone(home, "select from {table}_blobs"))
 
 
-async def test_killed_while_it_collects_it_harms_no_later_value(start: Start, s3_moto: MotoServer) -> None:
+@pytest.mark.parametrize("deleted", [False, True], ids=["before the bucket", "after the bucket"])
+async def test_killed_while_it_collects_it_harms_no_later_value(
+    deleted: bool, start: Start, s3_moto: MotoServer
+) -> None:
     with FaultProxy(s3_moto.port) as network:
         home = start(blobs={"endpoint_url": f"http://127.0.0.1:{network.port}"})
         async with home.client() as client:
@@ -336,16 +339,31 @@ async def test_killed_while_it_collects_it_harms_no_later_value(start: Start, s3
             network.stall(Direction.UP)
             await home.forget_grace()
             await eventually_true(lambda: marked(home))
-            home.server.kill()
+            async with home.database() as database, database.transaction():
+                await database.execute(f"select from {home.table}_blobs for update")
+                if deleted:
+                    network.resume(Direction.UP)
+                    await eventually(lambda: home.objects() == [])
+                home.server.kill()
+                await home.rows(
+                    "select pg_terminate_backend(pid) from pg_stat_activity"
+                    " where wait_event_type = 'Lock' and query like '%{table}_blobs%'"
+                )
+        assert await marked(home)
         network.cut()
         network.resume(Direction.UP)
         home.server.start()
         async with home.client() as client:
             await client.set("long:text", TEXT)
-            assert len(home.objects()) == 2  # the new one has another name
+            assert len(home.objects()) == (1 if deleted else 2)  # the new one has another name
             await home.forget_grace()
-            await eventually(lambda: len(home.objects()) == 1)
+            await eventually_true(lambda: no_longer_marked(home))
+            assert len(home.objects()) == 1
             assert await client.get("long:text") == TEXT
+
+
+async def no_longer_marked(home: Offloading) -> bool:
+    return not await marked(home)
 
 
 async def marked(home: Offloading) -> bool:
