@@ -46,7 +46,9 @@ from backends.postgres_groups import (
     unknown,
 )
 from backends.postgres_pool import Link, Lost, Pool, Refused, Rows
-from backends.postgres_sql import SCHEMA_VERSION, Statements
+from backends.postgres_sql import LAYOUT, Statements
+from backends.seal import VERSION as SEAL_VERSION
+from backends.versions import Versions
 from proxy.clock import Clock
 
 # Rolled back by the server for another transaction's sake: to be tried again, a few times.
@@ -116,12 +118,7 @@ class PostgresStore(Store):
             if not (await link.fetch(self._sql.exist, list(self._sql.rights)))[0][0]:
                 await link.run(self._sql.create)
             await self._check_rights(link)
-            version = (await link.fetch(self._sql.version))[0][0]
-            if version != SCHEMA_VERSION:
-                raise self._refusal(
-                    f"its tables have schema {version}, this release knows {SCHEMA_VERSION}:"
-                    " use the release that wrote them, or a newer one"
-                )
+            await self._bring_up(link)
             # Another program's table of this name shows itself now, not at the first request.
             await link.fetch(self._sql.load[Want.META], 0, [], 0)
 
@@ -221,6 +218,26 @@ class PostgresStore(Store):
         while (rows := await self._fetch(self._sql.next_db, dbs[-1]))[0][0] is not None:
             dbs.append(rows[0][0])
         return dbs[1:]
+
+    async def _bring_up(self, link: Link) -> None:
+        """Make the tables those of this release, unless they are of a newer one: then refuse."""
+        found = await self._versions(link)
+        found.check(LAYOUT, self._pool.title)
+        if found == Versions(LAYOUT, SEAL_VERSION):
+            return
+        async with link.transaction():
+            await link.run(self._sql.lock_layout)
+            found = await self._versions(link)  # another proxy may have been at it
+            found.check(LAYOUT, self._pool.title)
+            for version in range(found.layout + 1, LAYOUT + 1):
+                await link.run(self._sql.steps[version])
+            await link.run(self._sql.record)
+
+    async def _versions(self, link: Link) -> Versions:
+        layout = (await link.fetch(self._sql.layout))[0][0]
+        if not 2 <= layout <= LAYOUT:  # before 2 all seals were of the first version, and it was not recorded
+            return Versions(layout, 1)
+        return Versions(layout, (await link.fetch(self._sql.seals))[0][0])
 
     async def _check_rights(self, link: Link) -> None:
         needed = [(table, right) for table, rights in self._sql.rights.items() for right in rights]

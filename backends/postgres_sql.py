@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import Final
 
 from backends.base import Want
+from backends.seal import VERSION as SEAL_VERSION
 
-SCHEMA_VERSION: Final = 1
-# Two proxies that start at once must not create the same table; any constant of ours will do.
+LAYOUT: Final = 2
+"""Version of the tables; what made it of the one before is in ``Statements.steps``."""
+# Two proxies that start at once must not create, or change, the same table; any constant of ours will do.
 _CREATION_LOCK: Final = 0x72656474696572
 
 _COLUMNS: Final = "db, key, kind, write_id, expire_at, raw_size, value"
@@ -56,8 +58,9 @@ class Statements:
         # before it is read without it.  It is compressed already: EXTERNAL spares the server the attempt,
         # and lets octet_length read its size from the row.  The free tenth of each page lets a rewritten
         # row stay on its page, which spares the indexes (a heap-only tuple).
+        self.lock_layout: Final = f"select pg_advisory_xact_lock({_CREATION_LOCK})"
         self.create: Final = f"""
-            select pg_advisory_xact_lock({_CREATION_LOCK});
+            {self.lock_layout};
             create table if not exists {main} (
                 write_id bigint not null, expire_at bigint not null, raw_size bigint not null,
                 db smallint not null, kind smallint not null, key bytea not null,
@@ -71,9 +74,20 @@ class Statements:
                 expire_at bigint not null, raw_size bigint not null, value bytea,
                 reason text not null, moved_at bigint not null,
                 primary key (db, key, write_id));
-            create table if not exists {meta} (schema_version integer not null);
-            insert into {meta} select {SCHEMA_VERSION} where not exists (select from {meta})"""
-        self.version: Final = f"select max(schema_version) from {meta}"
+            create table if not exists {meta} (
+                schema_version integer not null, seal_version integer not null);
+            insert into {meta} select {LAYOUT}, {SEAL_VERSION} where not exists (select from {meta})"""
+        # What makes the tables of the version before those of a version.
+        self.steps: Final = {
+            2: f"alter table {meta} add column seal_version integer not null default 1",
+        }
+        self.layout: Final = f"select max(schema_version) from {meta}"
+        self.seals: Final = f"select max(seal_version) from {meta}"
+        # They never go back: several proxies may be at it.
+        self.record: Final = (
+            f"update {meta} set schema_version = greatest(schema_version, {LAYOUT}),"
+            f" seal_version = greatest(seal_version, {SEAL_VERSION})"
+        )
 
         # $1 db, $2 keys, $3 now.
         payload = {

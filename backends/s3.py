@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -48,6 +49,7 @@ from backends.s3_layout import (
     HOUR,
     NAME_MAX,
     OVERHEAD,
+    VERSION,
     Access,
     ForeignError,
     Names,
@@ -57,6 +59,8 @@ from backends.s3_layout import (
     stored,
     token,
 )
+from backends.seal import VERSION as SEAL_VERSION
+from backends.versions import Versions
 from proxy.clock import Clock
 
 if TYPE_CHECKING:
@@ -147,9 +151,26 @@ class S3Store(Store):
                     f"s3 backend {self.name!r}: the server does not honour conditional writes; set "
                     "single_writer = true if no other process writes to this bucket and prefix"
                 )
-        finally:
-            if self._opened is None:
-                await bucket.close()
+            await self._bring_up()
+        except BaseException:
+            self._opened = None
+            await bucket.close()
+            raise
+
+    async def _bring_up(self) -> None:
+        """Record the versions of this release, unless those of a newer one are: then refuse."""
+        name, ours = self._names.versions, Versions(VERSION, SEAL_VERSION)
+        written = None
+        while written is None:
+            head, body = await self._bucket.get(name, None) or (None, None)
+            found = Versions(1, 1) if body is None else _versions(name, payload(body))
+            found.check(VERSION, f"s3 backend {self.name!r}")
+            if head is not None and found == ours:
+                return
+            text = json.dumps(ours._asdict()).encode()
+            new = content(Record(text, 0, secrets.randbelow(2**63 - 1) + 1, 0, len(text), len(text)))
+            # None: another proxy was at it.
+            written = await self._writes.put(name, new, ABSENT if head is None else token(head.etag, 0))
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None
@@ -331,3 +352,11 @@ class S3Store(Store):
         if self._opened is None:
             raise StoreError(f"s3 backend {self.name!r} is not open")
         return self._opened
+
+
+def _versions(name: str, text: bytes) -> Versions:
+    try:
+        found = json.loads(text)
+        return Versions(found["layout"], found["seal"])
+    except (ValueError, TypeError, LookupError):
+        raise ForeignError(f"the object {name!r} is no redtier's: choose another prefix") from None
