@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
+from backends import postgres_check
 from backends.base import (
     ABSENT,
     CONFLICT,
+    Finding,
     Group,
     Key,
     KeyInfo,
@@ -32,6 +35,7 @@ from backends.base import (
     Token,
     Want,
 )
+from backends.examining import try_out, usable
 from backends.postgres_groups import (
     WRITES,
     Held,
@@ -103,14 +107,10 @@ class PostgresStore(Store):
         self._clock = clock
         self._timeout = timeout / 1000
         self._sql = Statements(table, self.bulk_max)
-        self._pool = Pool(
-            name,
-            url,
-            size=pool,
-            connect_timeout=connect_timeout / 1000,
-            timeout=self._timeout,
-            statement_cache_size=statement_cache_size,
-        )
+        self._url = url
+        self._cached = statement_cache_size > 0
+        self._new_pool = partial(Pool, name, connect_timeout=connect_timeout / 1000, timeout=self._timeout)
+        self._pool = self._new_pool(url, size=pool, statement_cache_size=statement_cache_size)
 
     async def open(self) -> None:
         self._pool.open()
@@ -128,6 +128,20 @@ class PostgresStore(Store):
     async def ping(self) -> None:
         async with self._pool.link() as link:
             await link.run("select 1")
+
+    async def examine(self) -> list[Finding]:
+        urls = [self._url] if self.listen_url == self._url else [self._url, self.listen_url]
+        pools = [self._new_pool(url, size=2, statement_cache_size=0) for url in urls]
+        try:
+            for pool in pools:
+                pool.open()
+            findings = await postgres_check.examine(
+                pools[0], pools[1] if len(pools) > 1 else None, self._cached
+            )
+        finally:
+            for pool in pools:
+                await pool.close()
+        return [*findings, await try_out(self)] if usable(findings) else findings
 
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
         new = tuple.__new__

@@ -31,6 +31,8 @@ from backends.base import (
     BESIDE,
     CONFLICT,
     Change,
+    Finding,
+    Grade,
     Group,
     Key,
     KeyInfo,
@@ -45,6 +47,7 @@ from backends.base import (
     Token,
     Want,
 )
+from backends.examining import try_out, usable
 from backends.s3_layout import (
     HOUR,
     NAME_MAX,
@@ -156,6 +159,22 @@ class S3Store(Store):
             self._opened = None
             await bucket.close()
             raise
+
+    async def examine(self) -> list[Finding]:
+        await asyncio.to_thread(importlib.import_module, "backends.s3_check")
+        from backends.s3_check import examine
+        from backends.s3_client import Bucket
+
+        bucket = Bucket(self.name, self._access)
+        scratch = self._names.scratch(secrets.token_hex(16))
+        try:
+            await bucket.open()
+            findings = await examine(bucket, self._names.all_records, scratch, self._single_writer)
+        except StoreError as error:
+            return [Finding(Grade.MISSING, str(error))]
+        finally:
+            await bucket.close()
+        return [*findings, await try_out(self)] if usable(findings) else findings
 
     async def _bring_up(self) -> None:
         """Record the versions of this release, unless those of a newer one are: then refuse."""

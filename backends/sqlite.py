@@ -30,6 +30,8 @@ from backends.base import (
     ABSENT,
     CONFLICT,
     Change,
+    Finding,
+    Grade,
     Group,
     Key,
     KeyInfo,
@@ -43,6 +45,7 @@ from backends.base import (
     Token,
     Want,
 )
+from backends.examining import try_out, usable
 from backends.seal import VERSION as SEAL_VERSION
 from backends.versions import Versions
 from proxy.clock import Clock
@@ -160,6 +163,11 @@ class SqliteStore(Store):
 
     async def ping(self) -> None:
         await self._readers.run(_ping)
+
+    async def examine(self) -> list[Finding]:
+        version = Finding(Grade.FINE, f"SQLite {sqlite3.sqlite_version}, {self._path}, synced at each commit")
+        tried = await try_out(self)
+        return [version, tried] if usable([tried]) else [tried]
 
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
         return await self._readers.run(partial(self._load, keys, want))

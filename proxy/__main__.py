@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "restore":
             return _restore(parser, args)
         if args.command == "check":
-            return _check(load(args.file))
+            return _check(load(args.file), args.connect)
     except ConfigError as error:
         for mistake in error.mistakes:
             print(f"redtier: {mistake}", file=sys.stderr)
@@ -107,10 +107,15 @@ def _restore(parser: _Parser, args: argparse.Namespace) -> int:
     return command.restore(load(args.config), order)
 
 
-def _check(config: Config) -> int:
+def _check(config: Config, connect: bool) -> int:
     for line in describe(config):
         print(line)
-    return 0
+    if not connect:
+        return 0
+    from proxy import checking  # as above
+
+    print(flush=True)
+    return checking.main(config)
 
 
 def _parser() -> _Parser:
@@ -132,6 +137,11 @@ def _parser() -> _Parser:
     _add_restore(commands.add_parser("restore", help="write the keys of an archive to a backend"))
     check = commands.add_parser("check", help="check a configuration and show its routes")
     check.add_argument("file", metavar="FILE")
+    check.add_argument(
+        "--connect",
+        action="store_true",
+        help="try out each backend too, as a start would, and say what is missing",
+    )
     return parser
 
 
