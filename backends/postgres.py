@@ -106,6 +106,7 @@ class PostgresStore(Store):
         self.listen_url = listen_url or url
         self._clock = clock
         self._timeout = timeout / 1000
+        self._swept_to = 0  # an expiry; 0: the sweep was through
         self._sql = Statements(table, self.bulk_max)
         self._url = url
         self._cached = statement_cache_size > 0
@@ -187,7 +188,12 @@ class PostgresStore(Store):
         return await self._count(self._sql.size, db, prefix, _end(prefix), self._clock.ms)
 
     async def sweep(self, limit: int) -> int:
-        return await self._count(self._sql.sweep, self._clock.ms, limit)
+        rows = await self._fetch(self._sql.sweep, self._clock.ms, limit, self._swept_to)
+        count, last = rows[0]
+        # What went stays in the index until no older transaction can see it: a sweep that follows upon a full
+        # one would go over all of that.  The first after that begins anew, for what was locked meanwhile.
+        self._swept_to = last if count == limit else 0
+        return int(count)
 
     async def clear(self, db: int | None, prefix: bytes) -> int:
         gone = 0

@@ -157,12 +157,12 @@ class Statements:
         self.size: Final = f"""
             select (select count(*) from {main} where {_RANGE})
             - (select count(*) from {main} where expire_at > 0 and expire_at <= $4 and {_RANGE})"""
-        # $1 now, $2 limit.
+        # $1 now, $2 limit, $3 an expiry from which on; how many went, and the last one's expiry.
         self.sweep: Final = f"""
             with gone as (delete from {main} where ctid = any(array(
-                select ctid from {main} where expire_at > 0 and expire_at <= $1
-                order by expire_at limit $2 for update skip locked)) returning 1)
-            select count(*) from gone"""
+                select ctid from {main} where expire_at > 0 and expire_at <= $1 and expire_at >= $3
+                order by expire_at limit $2 for update skip locked)) returning expire_at)
+            select count(*), coalesce(max(expire_at), 0) from gone"""
         # $1 the db before, or -1.
         self.next_db: Final = f"select min(db) from {main} where db > $1"
         # $1 db, $2 first key, $3 the key after the last, $4 how many keys to pass over.

@@ -222,6 +222,7 @@ class RedisBackend(BackendConfig):
 class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
+    sweep_interval_max: Duration = duration("5m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
