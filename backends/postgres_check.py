@@ -19,8 +19,9 @@ async def examine(pool: Pool, listening: Pool | None, cached: bool) -> list[Find
 
     ``cached`` says whether prepared statements will be used.
     """
+    findings: list[Finding] = []
     try:
-        findings = await _server(pool)
+        findings += await _server(pool)
         pooled = await _is_pooled(pool)
         if pooled and cached:
             findings.append(
@@ -43,7 +44,7 @@ async def examine(pool: Pool, listening: Pool | None, cached: bool) -> list[Find
                 Finding(Grade.MISSING, "listen_url leads to a transaction pooler: let it lead past it")
             )
     except StoreError as error:
-        return [Finding(Grade.MISSING, str(error))]
+        findings.append(Finding(Grade.MISSING, str(error)))
     return findings
 
 

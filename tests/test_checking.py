@@ -18,6 +18,7 @@ from backends.base import Grade
 from proxy.checking import examine
 from proxy.config import load
 from tests.backends.test_s3 import Rewriter, without_conditions
+from tests.clusters import Cluster
 from tests.homes import toml
 from tests.s3 import place, raw_client
 from tests.servers import (
@@ -257,6 +258,14 @@ async def test_a_replica_is_refused(found: Callable[..., Any], redis_server: Red
     with RedisServer("--replicaof", "127.0.0.1", str(redis_server.port)) as replica:
         findings = await found({"type": "redis", "url": replica.url})
     assert (MISSING, "it is a replica and refuses writes: url must lead to its primary") in findings
+
+
+async def test_each_server_of_a_cluster_is_looked_at(found: Callable[..., Any]) -> None:
+    with Cluster(3, False) as cluster:
+        findings = await found({"type": "redis", "url": cluster.url}, "a:")
+    assert [text for grade, text in findings if grade is FINE and "cluster" in text] == [findings[0][1]] * 3
+    assert findings[-1] == (FINE, "reads, writes and deletes a:*")
+    assert len(findings) == 4
 
 
 # --- memory, and all of it ---
