@@ -123,6 +123,17 @@ class Finding(NamedTuple):
     text: str
 
 
+class Quarantined(NamedTuple):
+    """A damaged record that is kept aside; its key and write id name it."""
+
+    key: Key
+    write_id: int
+    kind: int
+    stored_size: int  # bytes of its payload
+    found_at: int  # ms since the epoch, 0: not known
+    reason: str  # one line
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class StoreError(Exception):
     """The store could not do it.  ``unknown`` is true where a write may have been applied all the same."""
@@ -136,8 +147,41 @@ class KeyTooLong(StoreError):
     """The store can't hold a key of this length."""
 
 
+class Foreign(StoreError):
+    """What stands in a key's place is no record that this release can read."""
+
+
 class NotAtomic(StoreError):
     """A group of several keys was given to a store whose ``atomic_groups`` is false."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Changes:
+    """Hears what others do to a store: other processes, or other parts of this one.
+
+    What is told may be late, and may name keys that were not changed after all; but while changes are told,
+    each one is, at the latest when a load would show it and a moment has passed.
+    """
+
+    @abstractmethod
+    def began(self) -> None:
+        """From now on every change is told; what happened before is not."""
+
+    @abstractmethod
+    def changed(self, keys: list[Key] | None) -> None:
+        """Keys that others have written or removed; None: any may have been."""
+
+    @abstractmethod
+    def ended(self) -> None:
+        """Changes are not told any more, until it begins again."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Tracker:
+    """One connection to a backend for what it tells of changes; it is made again when it is lost."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -162,6 +206,7 @@ class Store(ABC):
     key_max: int  # longest key name that can be stored, bytes
     bulk_max: int = 262_144  # bytes; larger payloads are brought only by Want.WHOLE
     atomic_groups: bool = True  # whether a group of several keys is possible
+    shared: bool = True  # whether others may write to it: then nothing that was read stays true by itself
 
     @abstractmethod
     async def open(self) -> None:
@@ -200,6 +245,16 @@ class Store(ABC):
         or ``None`` when the end was reached.  Every key that stood throughout a walk is in it once.
         """
 
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """As ``scan``, the names alone; of keys too that have no live record, and of those that are foreign.
+
+        Where a load of one key finds that, it raises ``Foreign``.
+        """
+        infos, after = await self.scan(db, prefix, after, limit)
+        return [info.name for info in infos], after
+
     @abstractmethod
     async def size(self, db: int, prefix: bytes) -> int:
         """The number of live keys that start with ``prefix``."""
@@ -218,6 +273,24 @@ class Store(ABC):
     @abstractmethod
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         """Keep a copy of a damaged record aside for inspection; idempotent for one write of a key."""
+
+    @abstractmethod
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        """The next up to ``limit`` records in quarantine, after the one of a key and write id.
+
+        The order is the store's own and total; fewer than ``limit`` are the last.
+        """
+
+    @abstractmethod
+    async def release(self, key: Key, write_id: int) -> bool:
+        """Remove one record from quarantine; whether it was there."""
+
+    def listen(self, told: Changes) -> Tracker | None:
+        """Have changes that others make told, from soon on; None where this store can't tell of them.
+
+        To be called once, when the store is open.  Its own changes are not told.
+        """
+        return None
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -331,14 +404,6 @@ class Invalidations:
     @abstractmethod
     def ended(self) -> None:
         """Changes are not told any more."""
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class Tracker:
-    """One connection to an upstream for what it tells of changes; it is made again when it is lost."""
-
-    @abstractmethod
-    async def close(self) -> None: ...
 
 
 class Counters(NamedTuple):

@@ -4,7 +4,9 @@ An id stands in stored bytes for ever: ids are never reused, and never change th
 codec is a new id here, a branch in ``compress`` and ``decompress``, and a golden-bytes test.
 
 Zstandard frames (RFC 8878) are kept without what a seal says already: no magic number, no content
-size, no checksum, no dictionary id.  That saves 5 bytes of a 300-byte message, 9 with a dictionary.
+size, no checksum, no dictionary id.  That saves 5 bytes of a 300-byte message, 9 with a dictionary.  What is
+small with one is mostly a frame of a single block: then the block is kept without the five bytes before it,
+which say nothing that its length and that of the value do not.
 
 Everything here may be called from any thread: zstd contexts are not thread safe, and costly to
 build, so each thread keeps its own.
@@ -26,6 +28,7 @@ class Codec(IntEnum):
     NONE = 0
     ZSTD = 1
     ZSTD_DICTIONARY = 2
+    ZSTD_DICTIONARY_BLOCK = 3  # the one compressed block of such a frame
 
 
 class Hash(IntEnum):
@@ -51,6 +54,11 @@ class CodecError(Exception):
 
 # RFC 8878, 3.1.1.1.1: no content size, no single segment, no checksum, no dictionary id.
 _FRAME_HEADER_DESCRIPTOR: Final = 0
+# That byte, one for the window, and the block's header.
+_BLOCK_START: Final = 5
+_BLOCK_MAX: Final = 128 * 1024  # RFC 8878, 3.1.1.2.4
+_LAST_COMPRESSED: Final = 5  # the lower three bits of the header of a last block that is compressed
+_WINDOW_LOG_MIN: Final = 10
 # Contexts hold some 100 KB each (a decompressor) to some MB (a compressor that met a large value).
 _CONTEXTS_MAX: Final = 32
 
@@ -114,6 +122,28 @@ def decompress(frame: bytes, raw_length: int, dictionary: _Dictionary) -> bytes:
     if len(raw) != raw_length:
         raise CodecError(f"the payload holds {len(raw)} bytes, not {raw_length}")
     return raw
+
+
+def block_of(frame: bytes) -> bytes:
+    """The block of a frame that ``compress`` has made; empty where it is not a single compressed one."""
+    size = len(frame) - _BLOCK_START
+    if 0 < size <= _BLOCK_MAX and int.from_bytes(frame[2:_BLOCK_START], "little") == (
+        size << 3 | _LAST_COMPRESSED
+    ):
+        return frame[_BLOCK_START:]
+    return b""
+
+
+def frame_of(block: bytes, raw_length: int) -> bytes:
+    """The frame that a block makes which holds ``raw_length`` bytes.  Raises ``CodecError``.
+
+    Its window is the smallest that has room for all of them, so that they may refer to all of the dictionary.
+    """
+    if not 0 < raw_length <= _BLOCK_MAX or not 0 < len(block) <= _BLOCK_MAX:
+        raise CodecError("the payload is no block of ours")
+    window = max(_WINDOW_LOG_MIN, (raw_length - 1).bit_length()) - _WINDOW_LOG_MIN << 3
+    header = (len(block) << 3 | _LAST_COMPRESSED).to_bytes(3, "little")
+    return bytes((_FRAME_HEADER_DESCRIPTOR, window)) + header + block
 
 
 def _compressor(level: int, dictionary: _Dictionary) -> zstandard.ZstdCompressor:

@@ -13,14 +13,16 @@ then; the one case left open is a statement that had not even begun when its con
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 from backends import postgres_check
 from backends.base import (
     ABSENT,
+    BESIDE,
     CONFLICT,
+    Changes,
     Finding,
     Group,
     Key,
@@ -29,10 +31,12 @@ from backends.base import (
     Loaded,
     Op,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
     Token,
+    Tracker,
     Want,
 )
 from backends.examining import try_out, usable
@@ -49,6 +53,7 @@ from backends.postgres_groups import (
     token_of,
     unknown,
 )
+from backends.postgres_notices import Listener, everything, messages, new_origin
 from backends.postgres_pool import Link, Lost, Pool, Refused, Rows
 from backends.postgres_sql import LAYOUT, Statements
 from backends.seal import VERSION as SEAL_VERSION
@@ -82,6 +87,9 @@ class PostgresStore(Store):
 
     Times are in milliseconds.  ``statement_cache_size=0`` makes do without prepared statements, for a
     transaction pooler that does not know them; ``listen_url`` then leads past the pooler.
+
+    With ``notify``, commits tell other proxies of their keys, and ``listen`` hears what others tell, within
+    ``listen_heartbeat``.  ``single_writer`` promises that no other process writes here: nobody is told then.
     """
 
     def __init__(
@@ -96,6 +104,9 @@ class PostgresStore(Store):
         timeout: int = 10_000,
         statement_cache_size: int = 1024,
         listen_url: str = "",
+        notify: bool = True,
+        listen_heartbeat: int = 2000,
+        single_writer: bool = False,
     ) -> None:
         self.name = name
         self.type = "postgres"
@@ -103,14 +114,20 @@ class PostgresStore(Store):
         self.load_max = 256  # times bulk_max: at most 64 MB in one load
         self.commit_max = 256
         self.key_max = _KEY_MAX
-        self.listen_url = listen_url or url
+        self._listen_url = listen_url or url
+        self.shared = not single_writer
+        self._notify = notify and not single_writer
+        self._listen_heartbeat = listen_heartbeat / 1000
+        self._connect_timeout = connect_timeout / 1000
+        self._origin = new_origin()
+        self._channel = ""  # known once it is open
         self._clock = clock
         self._timeout = timeout / 1000
         self._swept_to = 0  # an expiry; 0: the sweep was through
-        self._sql = Statements(table, self.bulk_max)
+        self._sql = Statements(table, self.bulk_max, self._notify)
         self._url = url
         self._cached = statement_cache_size > 0
-        self._new_pool = partial(Pool, name, connect_timeout=connect_timeout / 1000, timeout=self._timeout)
+        self._new_pool = partial(Pool, name, connect_timeout=self._connect_timeout, timeout=self._timeout)
         self._pool = self._new_pool(url, size=pool, statement_cache_size=statement_cache_size)
 
     async def open(self) -> None:
@@ -120,6 +137,7 @@ class PostgresStore(Store):
                 await link.run(self._sql.create)
             await self._check_rights(link)
             await self._bring_up(link)
+            self._channel = (await link.fetch(self._sql.channel, self._sql.table))[0][0]
             # Another program's table of this name shows itself now, not at the first request.
             await link.fetch(self._sql.load[Want.META], 0, [], 0)
 
@@ -131,7 +149,7 @@ class PostgresStore(Store):
             await link.run("select 1")
 
     async def examine(self) -> list[Finding]:
-        urls = [self._url] if self.listen_url == self._url else [self._url, self.listen_url]
+        urls = list(dict.fromkeys((self._url, self._listen_url)))
         pools = [self._new_pool(url, size=2, statement_cache_size=0) for url in urls]
         try:
             for pool in pools:
@@ -197,12 +215,13 @@ class PostgresStore(Store):
 
     async def clear(self, db: int | None, prefix: bytes) -> int:
         gone = 0
+        told = (self._channel, [everything(self._origin)]) if self._notify else ()
         for each in await self._dbs() if db is None else [db]:
             first, end = prefix, _end(prefix)
             while first < end:
                 rows = await self._fetch(self._sql.boundary, each, first, end, _CLEAR_CHUNK)
                 bound = rows[0][0] if rows else end
-                gone += await self._count(self._sql.clear, each, first, bound)
+                gone += await self._count(self._sql.clear, each, first, bound, *told)
                 first = bound
         return gone
 
@@ -212,6 +231,32 @@ class PostgresStore(Store):
             *(key.db, key.name, record.kind, record.write_id, record.expire_at, record.raw_size),
             *(record.payload, reason, self._clock.ms),
         )
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        key, write_id = after or (Key(BESIDE - 1, b""), 0)
+        rows = await self._fetch(self._sql.quarantined, *key, write_id, limit)
+        return [Quarantined(Key(*row[:2]), *row[2:]) for row in map(tuple, rows)]
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self._count(self._sql.release, *key, write_id) > 0
+
+    def listen(self, told: Changes) -> Tracker | None:
+        if not self._notify:
+            return None
+        return Listener(
+            self._pool.title,
+            self._listen_url,
+            self._channel,
+            self._origin,
+            lambda message: self._fetch(self._sql.notify, self._channel, message),
+            told,
+            heartbeat=self._listen_heartbeat,
+            connect_timeout=self._connect_timeout,
+        )
+
+    def _telling(self, keys: Collection[Key]) -> tuple[object, ...]:
+        """The last arguments of a statement that changes ``keys``."""
+        return (self._channel, messages(self._origin, keys)) if self._notify else ()
 
     async def _fetch(self, statement: str, *args: object, attempts: int = _ATTEMPTS) -> Rows:
         """For what does no harm if it is done twice: a connection that turns out to be dead is replaced."""
@@ -289,7 +334,8 @@ class PostgresStore(Store):
 
     async def _put(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:
         rows = sorted(row_of(change) for group in groups for change in group)
-        await link.fetch(self._sql.put, *tuple(zip(*rows, strict=True))[:-1])
+        telling = self._telling([Key(row[0], row[1]) for row in rows])
+        await link.fetch(self._sql.put, *tuple(zip(*rows, strict=True))[:-1], *telling)
         return [committed(group) for group in groups]
 
     async def _put_if(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:
@@ -305,7 +351,8 @@ class PostgresStore(Store):
         fresh = [
             write_id for write_id, expect in zip(columns[3], columns[7], strict=True) if expect == ABSENT
         ]
-        return {row[0] for row in await link.fetch(self._sql.put_if, *columns, fresh, now)}
+        telling = self._telling(list(map(Key, columns[0], columns[1])))
+        return {row[0] for row in await link.fetch(self._sql.put_if, *columns, fresh, now, *telling)}
 
     async def _delete(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:
         changes = [group[0] for group in groups]
@@ -319,7 +366,9 @@ class PostgresStore(Store):
         gone: set[Token] = set()
         for db, names in _by_db(sorted(expected)).items():
             tokens = [expected[Key(db, name)] for name in names]
-            gone.update(row[0] for row in await link.fetch(self._sql.delete, db, names, tokens, now))
+            telling = self._telling([Key(db, name) for name in names])
+            rows = await link.fetch(self._sql.delete, db, names, tokens, now, *telling)
+            gone.update(row[0] for row in rows)
         return gone
 
     async def _check(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:

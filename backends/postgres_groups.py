@@ -55,8 +55,9 @@ def recognise(group: Group, held: Mapping[Key, Held], now: int, lost: Lost) -> O
     if any(change.key in held and held[change.key].write_id == token_after(change) for change in writes):
         return committed(group)
     for change in writes + deletes:
-        # Write ids are not used twice: whoever still has the expected one was not written.
-        if change.expect is not None and change.expect == token_of(change.key, held, now):
+        # Write ids are not used twice: whoever still has the expected one was not written.  What is absent,
+        # and was to be, may have been written and then deleted by another.
+        if change.expect not in (None, ABSENT) and change.expect == token_of(change.key, held, now):
             return Outcome(None, StoreError(f"{lost}; it was not applied"))
     if not writes and all(token_of(change.key, held, now) == ABSENT for change in deletes):
         return committed(group)

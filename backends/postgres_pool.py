@@ -51,13 +51,19 @@ _DRIVER_ERRORS: Final = (
     TimeoutError,
 )
 
+_ARRAY_TYPES: Final = (
+    (1001, "_bytea", 17),
+    (1005, "_int2", 21),
+    (1009, "_text", 25),
+    (1016, "_int8", 20),
+)
 # The array types of our statements, as asyncpg describes a type: its oid and its element's, from pg_type.dat.
 # Left to itself, it asks each new connection for them, with a query that takes seconds where JIT compiles it,
 # and so switches JIT off for the session, which behind a transaction pooler is another one.
 _ARRAYS: Final = [
     dict.fromkeys(("range_subtype", "attrtypoids", "basetype"))
     | {"oid": oid, "ns": "pg_catalog", "name": name, "elemtype": element, "elemdelim": ","}
-    for oid, name, element in ((1001, "_bytea", 17), (1005, "_int2", 21), (1016, "_int8", 20))
+    for oid, name, element in _ARRAY_TYPES
 ]
 
 Rows = list[asyncpg.Record]

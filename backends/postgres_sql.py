@@ -5,6 +5,9 @@ behind a sub-select, ``(select $1::bytea[])``: it then can't see their length, s
 batch is as good as for any other and the server plans once instead of at each execution (a third of
 its time for a batch of ten, measured on Postgres 15).  Rows are locked in the order in which they are
 given; who calls gives them in the order of their keys, so that commits wait for each other in line.
+
+With ``notify``, every statement that changes records takes two arguments more, the channel and the messages
+to send there if it changes any (``postgres_notices``).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ _RANGE: Final = "db = $1 and key >= $2 and key < $3"
 class Statements:
     """``table`` is a name, or ``schema.name``, of which the names of its index and side tables are made."""
 
-    def __init__(self, table: str, bulk_max: int) -> None:
+    def __init__(self, table: str, bulk_max: int, notify: bool = False) -> None:
         schema, _, name = table.rpartition(".")
         home = f"{_quoted(schema)}." if schema else ""
         main = f"{home}{_quoted(name)}"
@@ -45,7 +48,7 @@ class Statements:
         self.rights: Final = {
             main: ("select", "insert", "update", "delete"),
             meta: ("select",),
-            aside: ("insert",),
+            aside: ("select", "insert", "delete"),
         }
         # $1 names of tables.
         self.exist: Final = "select bool_and(to_regclass(name) is not null) from unnest($1::text[]) name"
@@ -105,10 +108,11 @@ class Statements:
         self.tokens: Final = f"select key, write_id, expire_at from {main} where {_NAMED}"
 
         # $1..$7 the columns.
-        self.put: Final = (
+        put = (
             f"insert into {main} ({_COLUMNS}) select * from {_ROWS})"
             f" on conflict (db, key) do update set {_REPLACE}"
         )
+        self.put: Final = f"with done as ({put} returning 1) {_told(8)}" if notify else put
         # $1..$7 the columns, of which kind, raw size and value may be null to keep what is there; $8 the
         # tokens expected (null: no condition), $9 those new write ids that expect no live record, $10 now.
         # Returns the new write ids of the rows whose condition held.
@@ -116,7 +120,7 @@ class Statements:
         # A row with an expected token is locked first, so that it can't change before its turn, nor be
         # inserted anew.  One that must be absent may appear until the very insert: only there, on
         # conflict, can that condition be checked.
-        self.put_if: Final = f"""
+        put_if = f"""
             insert into {main} as old ({_COLUMNS})
             select n.db, n.key, coalesce(n.kind, r.kind), n.write_id, n.expire_at,
                 coalesce(n.raw_size, r.raw_size), coalesce(n.value, r.value)
@@ -130,9 +134,10 @@ class Statements:
             on conflict (db, key) do update set {_REPLACE}
             where excluded.write_id <> all($9::bigint[]) or (old.expire_at > 0 and old.expire_at <= $10)
             returning write_id"""
+        self.put_if: Final = _telling(put_if, 11) if notify else put_if
         # $1 db, $2 keys, $3 the tokens expected (null: no condition), $4 now.  Returns the tokens of what was
         # deleted.  Locked first, in order: a scan that finds several keys may find them in any order.
-        self.delete: Final = f"""
+        delete = f"""
             delete from {main} where db = $1 and key = any(array(
                 select r.key from unnest((select $2::bytea[]), (select $3::bigint[])) n(key, expect)
                 cross join lateral (
@@ -141,6 +146,7 @@ class Statements:
                         or t.write_id = n.expect and (t.expire_at = 0 or t.expire_at > $4))
                     for update) r))
             returning write_id"""
+        self.delete: Final = _telling(delete, 5) if notify else delete
         # $1 dbs, $2 keys.  Locks every key, and those that are not there by a record that is expired (absent
         # to all) and dies with the transaction: a conflicting row is locked even if it is not updated.
         self.lock: Final = f"""
@@ -168,12 +174,42 @@ class Statements:
         # $1 db, $2 first key, $3 the key after the last, $4 how many keys to pass over.
         self.boundary: Final = f"select key from {main} where {_RANGE} order by key offset $4 limit 1"
         # $1 db, $2 first key, $3 the key after the last.
-        self.clear: Final = (
-            f"with gone as (delete from {main} where {_RANGE} returning 1) select count(*) from gone"
-        )
+        clear = f"delete from {main} where {_RANGE} returning 1"
+        told = f", ({_told(4)})" if notify else ""
+        self.clear: Final = f"with done as ({clear}) select (select count(*) from done){told}"
+        # $1 the table.  Whatever way it is named in the configuration; a name of a channel has 63 bytes.
+        self.channel: Final = """
+            select case when octet_length(name) < 64 then name else 'redtier ' || md5(name) end from (
+                select 'redtier ' || n.nspname || '.' || c.relname as name
+                from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                where c.oid = to_regclass($1)) named"""
+        self.table: Final = main
+        # $1 the channel, $2 a message.
+        self.notify: Final = "select 1 from pg_notify($1, $2)"
         self.quarantine: Final = f"""
             insert into {aside} ({_COLUMNS}, reason, moved_at)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing"""
+        # $1 db, $2 key, $3 write id of the one before, $4 limit.
+        self.quarantined: Final = f"""
+            select db, key, write_id, kind, octet_length(value), moved_at, reason from {aside}
+            where (db, key, write_id) > ($1, $2, $3) order by db, key, write_id limit $4"""
+        # $1 db, $2 key, $3 write id.
+        self.release: Final = f"""
+            with gone as (delete from {aside} where db = $1 and key = $2 and write_id = $3 returning 1)
+            select count(*) from gone"""
+
+
+def _told(place: int) -> str:
+    """Sends messages, whose channel and array are the arguments from ``place`` on, if ``done`` has a row."""
+    return (
+        f"select count(pg_notify(${place}, message)) as told"
+        f" from unnest((select ${place + 1}::text[])) message where exists (select from done)"
+    )
+
+
+def _telling(change: str, place: int) -> str:
+    """A statement that returns write ids, and sends messages as well."""
+    return f"with done as ({change}) select write_id, told from done, ({_told(place)}) told"
 
 
 def _quoted(name: str) -> str:

@@ -32,6 +32,7 @@ from backends.base import (
     CONFLICT,
     Change,
     Finding,
+    Foreign,
     Grade,
     Group,
     Key,
@@ -41,6 +42,7 @@ from backends.base import (
     NotAtomic,
     Op,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
@@ -54,11 +56,12 @@ from backends.s3_layout import (
     OVERHEAD,
     VERSION,
     Access,
-    ForeignError,
     Names,
     content,
     is_tombstone,
     payload,
+    quarantined,
+    set_aside,
     stored,
     token,
 )
@@ -71,7 +74,6 @@ if TYPE_CHECKING:
     from backends.s3_writes import Writes
 
 _PAGE: Final = 250  # names in a listing: to parse 1,000 would hold up the event loop for 25 ms
-_REASON_MAX: Final = 500  # characters; S3 allows 2 KB of metadata
 _SWEEP_DELAY: Final = 5 * 60_000
 """Milliseconds after its hour before a marker may go: more than clocks differ, and than a write takes
 from its marker to its record, so that no marker goes before its record is there."""
@@ -118,6 +120,7 @@ class S3Store(Store):
         self._names = Names(prefix)
         self.key_max = self._names.key_max
         self._single_writer = single_writer
+        self.shared = not single_writer
         self._clock = clock
         self._access = Access(
             bucket,
@@ -208,16 +211,27 @@ class S3Store(Store):
     async def scan(
         self, db: int, prefix: bytes, after: bytes | None, limit: int
     ) -> tuple[list[KeyInfo], bytes | None]:
+        keys, more = await self._keys(db, prefix, after, limit)
+        infos = await self._bucket.in_background(self._info, [key for key, dead in keys if not dead])
+        return [info for info in infos if info is not None], keys[-1][0].name if more else None
+
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        keys, more = await self._keys(db, prefix, after, limit)
+        return [key.name for key, _ in keys], keys[-1][0].name if more else None
+
+    async def _keys(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[tuple[Key, bool]], bool]:
+        """The next keys, each with whether its object has a tombstone's size; whether more come."""
         where = self._names.records(db, prefix)
         start = "" if after is None else self._names.records(db, after)
         async for listed, more in self._pages(where, start, limit):
             keys = [(key, is_tombstone(size)) for name, size in listed if (key := self._names.key(name))]
             if keys or not more:
-                break
-        else:
-            return [], None
-        infos = await self._bucket.in_background(self._info, [key for key, dead in keys if not dead])
-        return [info for info in infos if info is not None], keys[-1][0].name if more else None
+                return keys, more
+        return [], False
 
     async def size(self, db: int, prefix: bytes) -> int:
         count = 0
@@ -263,9 +277,36 @@ class S3Store(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         copy = content(record)
-        note = " ".join(reason.split()).encode("ascii", "backslashreplace").decode()[:_REASON_MAX]
         name = self._names.quarantined(key, record.write_id)
-        await self._bucket.put(name, copy.body, f"{copy.meta} {note}")
+        if await self._bucket.head(name) is None:  # else it was found before
+            await self._bucket.put(name, copy.body, set_aside(copy.meta, self._clock.ms, reason))
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        start = "" if after is None else self._names.quarantined(*after)
+        found: list[Quarantined] = []
+        async for listed, _ in self._pages(self._names.all_quarantined, start, limit):
+            names = [name for name, _ in listed][: limit - len(found)]
+            kept = await self._bucket.in_background(self._quarantined, names)
+            found += [each for each in kept if each is not None]
+            if len(found) >= limit:
+                break
+        return found
+
+    async def _quarantined(self, name: str) -> Quarantined | None:
+        """None for what is no record of ours, or was removed meanwhile."""
+        head = await self._bucket.head(name)
+        key = self._names.set_aside(name)
+        try:
+            return None if head is None or key is None else quarantined(name, key, head)
+        except Foreign:
+            return None
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        name = self._names.quarantined(key, write_id)
+        if await self._bucket.head(name) is None:
+            return False
+        await self._bucket.delete(name)
+        return True
 
     async def _load(self, key: Key, want: Want) -> Loaded:
         try:
@@ -326,7 +367,7 @@ class S3Store(Store):
     async def _info(self, key: Key) -> KeyInfo | None:
         try:
             record, _ = await self._load(key, Want.META)
-        except ForeignError:
+        except Foreign:
             return None
         return None if record is None else KeyInfo(key.name, record.kind, record.expire_at)
 
@@ -378,4 +419,4 @@ def _versions(name: str, text: bytes) -> Versions:
         found = json.loads(text)
         return Versions(found["layout"], found["seal"])
     except (ValueError, TypeError, LookupError):
-        raise ForeignError(f"the object {name!r} is no redtier's: choose another prefix") from None
+        raise Foreign(f"the object {name!r} is no redtier's: choose another prefix") from None

@@ -32,8 +32,8 @@ Objects
     9 bytes long, and a listing is enough to tell it from a record, which has 10 or more.
 
     The metadata ``x-amz-meta-redtier`` is ``1.<kind>.<write id>.<expire_at>.<raw size>`` in decimal
-    (kind, expiry and size 0 in a tombstone), so that HEAD tells all but the value.  In quarantine a
-    space and the reason follow.
+    (kind, expiry and size 0 in a tombstone), so that HEAD tells all but the value.  In quarantine
+    ``@<when it was found>``, a space and the reason follow.
 
 Tokens
     The ETag without its quotes, and ``@<expire_at>`` behind it if the record expires: a commit sees
@@ -47,7 +47,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from backends.base import ABSENT, BESIDE, Key, KeyTooLong, Record, StoreError, Token
+from backends.base import ABSENT, BESIDE, Foreign, Key, KeyTooLong, Quarantined, Record, StoreError, Token
 
 NAME_MAX: Final = 1024  # bytes of an object's name, in S3's documentation
 HOUR: Final = 3_600_000  # ms
@@ -55,6 +55,8 @@ HOUR: Final = 3_600_000  # ms
 _SEGMENT: Final = 200  # quoted characters between two slashes
 _HOUR_MAX: Final = 99_999_999  # in the year 13377; what expires later stands under this one
 _LONGEST_PLACE: Final = len("q/0123456789abcdef/")
+
+_REASON_MAX: Final = 500  # characters; S3 allows 2 KB of metadata
 
 VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BBQ")
@@ -84,10 +86,6 @@ class Head(NamedTuple):
     meta: str | None  # x-amz-meta-redtier
 
 
-class ForeignError(StoreError):
-    """An object that no redtier wrote, or a later one."""
-
-
 class Names:
     """The names of the objects of one store."""
 
@@ -105,6 +103,7 @@ class Names:
         self.all_records = f"{self._prefix}k/"
         self.all_markers = f"{self._prefix}x/"
         self.versions = f"{self._prefix}versions"
+        self.all_quarantined = f"{self._prefix}q/"
 
     def record(self, key: Key) -> str:
         """Raises KeyTooLong if a record, its marker or its copy in quarantine could not be named."""
@@ -136,7 +135,11 @@ class Names:
         return int(hour), key
 
     def quarantined(self, key: Key, write_id: int) -> str:
-        return f"{self._prefix}q/{write_id:016x}/{_quoted(key.db, key.name)}"
+        return f"{self.all_quarantined}{write_id:016x}/{_quoted(key.db, key.name)}"
+
+    def set_aside(self, quarantined: str) -> Key | None:
+        """The key of a name in quarantine; None for an object that is not ours."""
+        return _parse_key(quarantined[len(self.all_quarantined) :].partition("/")[2])
 
     def scratch(self, random: str) -> str:
         return f"{self._prefix}p/{random}"
@@ -186,19 +189,35 @@ def held_etag(expect: Token, now: int) -> str | None:
 
 
 def stored(name: str, head: Head) -> Stored:
-    """Raises ForeignError."""
+    """Raises Foreign."""
     try:
         version, *fields = map(int, (head.meta or "").split("."))
         kind, write_id, expire_at, raw_size = fields
     except ValueError:
-        raise ForeignError(
-            f"the object {name!r} has no metadata of redtier's; was it copied without?"
-        ) from None
+        raise Foreign(f"the object {name!r} has no metadata of redtier's; was it copied without?") from None
     if version != VERSION:
-        raise ForeignError(f"the object {name!r} has layout {version}; this redtier reads {VERSION}")
-    if is_tombstone(head.size):
+        raise Foreign(f"the object {name!r} has layout {version}; this redtier reads {VERSION}")
+    if is_tombstone(head.size) and not (kind or expire_at or raw_size):  # else it is a record that was cut
         return Stored(head, None, write_id)
-    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, head.size - _HEAD.size), write_id)
+    size = max(0, head.size - _HEAD.size)
+    return Stored(head, Record(None, kind, write_id, expire_at, raw_size, size), write_id)
+
+
+def set_aside(meta: str, now: int, reason: str) -> str:
+    """The metadata of a record in quarantine, of its own."""
+    note = " ".join(reason.split()).encode("ascii", "backslashreplace").decode()
+    return f"{meta}@{now} {note[:_REASON_MAX]}"
+
+
+def quarantined(name: str, key: Key, head: Head) -> Quarantined:
+    """What the metadata tells of a record in quarantine; raises Foreign."""
+    meta, _, reason = (head.meta or "").partition(" ")
+    own, _, found_at = meta.partition("@")
+    record = stored(name, head._replace(meta=own)).record
+    if record is None:
+        raise Foreign(f"the object {name!r} is no record")
+    found = int(found_at) if found_at.isdecimal() else 0
+    return Quarantined(key, record.write_id, record.kind, record.stored_size, found, reason)
 
 
 def is_tombstone(size: int) -> bool:

@@ -36,9 +36,9 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Final, TypeVar
 
-from backends.base import ABSENT, StoreError, Token
+from backends.base import ABSENT, Foreign, StoreError, Token
 from backends.s3_client import Bucket, RefusedError, UnsupportedError
-from backends.s3_layout import Content, ForeignError, Stored, held_etag, stored, tombstone
+from backends.s3_layout import Content, Stored, held_etag, stored, tombstone
 from proxy.clock import Clock
 
 _Result = TypeVar("_Result")
@@ -98,7 +98,7 @@ class Writes(ABC):
         """What stands under ``name``, if it is a record that has expired."""
         try:
             found = await self.stored(name)
-        except ForeignError:
+        except Foreign:
             return None
         return found if found and found.record and not found.live(self._clock.ms) else None
 

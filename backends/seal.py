@@ -4,10 +4,11 @@ Format version 1, byte by byte:
 
     version         1 byte    0x01
     ids             1 byte    low nibble: codec, high nibble: hash (``codecs.Codec``, ``codecs.Hash``)
-    dictionary id   varint    only with the codec ZSTD_DICTIONARY
+    dictionary id   varint    only with the codecs ZSTD_DICTIONARY and ZSTD_DICTIONARY_BLOCK
     raw length      varint    bytes of the value before compression
     digest          32 bytes  only with the hash SHA256
-    payload         the rest  the raw bytes (codec NONE: exactly raw length of them), or one zstd frame
+    payload         the rest  the raw bytes (codec NONE: exactly raw length of them), or one zstd frame, or
+                              (codec ZSTD_DICTIONARY_BLOCK) the one block of such a frame, see ``codecs``
 
 A varint is unsigned LEB128: 7 bits a byte, low bits first, the top bit set on all but the last byte,
 at most 9 bytes (63 bits), and never longer than it must be.  So a seal without a dictionary puts at
@@ -46,8 +47,10 @@ from backends.codecs import (
     CodecError,
     Dictionaries,
     Hash,
+    block_of,
     compress,
     decompress,
+    frame_of,
 )
 
 VERSION: Final = 1
@@ -55,6 +58,7 @@ VERSION: Final = 1
 _NONE: Final[int] = Codec.NONE.value
 _ZSTD: Final[int] = Codec.ZSTD.value
 _ZSTD_DICTIONARY: Final[int] = Codec.ZSTD_DICTIONARY.value
+_ZSTD_DICTIONARY_BLOCK: Final[int] = Codec.ZSTD_DICTIONARY_BLOCK.value
 _UNHASHED: Final[int] = Hash.NONE.value
 _SHA256: Final[int] = Hash.SHA256.value
 
@@ -62,10 +66,17 @@ _DIGEST_SIZE: Final = 32
 _VARINT_MAX: Final = 9
 # Below this, joining all that is hashed costs less than the calls that feed it piece by piece.
 _JOIN_MAX: Final = 4096
+# Values from this size on (bytes) are compressed without the dictionary too, and the smaller payload is kept:
+# a dictionary's compressor is tuned to short values, and what one saves is less and less of a long value.
+_LONG: Final = 16 * 1024
 
 
 class IntegrityError(Exception):
     """A sealed value is damaged, or not readable by this release; the message is the reason, one line."""
+
+
+class UnknownDictionary(IntegrityError):
+    """The dictionary that a sealed value names is not among those that were given."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,8 @@ class SealPolicy:
     dictionary: zstandard.ZstdCompressionDict | None = None
 
     def __post_init__(self) -> None:
-        if self.codec is Codec.ZSTD_DICTIONARY:
-            raise ValueError("ZSTD_DICTIONARY is not chosen, it follows from a dictionary")
+        if self.codec is not Codec.NONE and self.codec is not Codec.ZSTD:
+            raise ValueError(f"{self.codec.name} is not chosen, it follows from a dictionary")
         if (self.dictionary is None) != (self.dictionary_id == 0):
             raise ValueError("a dictionary and its id, from 1, go together")
 
@@ -105,11 +116,11 @@ class _Header:
     """Where the parts of one sealed value are."""
 
     def __init__(
-        self, codec: int, hash_id: int, dictionary_id: int, raw_length: int, end: int, payload: int
+        self, codec: int, hash_id: int, dictionary: int, raw_length: int, end: int, payload: int
     ) -> None:
         self.codec = codec
         self.hash_id = hash_id
-        self.dictionary_id = dictionary_id
+        self.dictionary_id = dictionary
         self.raw_length = raw_length
         self.end = end  # of the header, where the digest starts
         self.payload = payload  # where it starts
@@ -117,21 +128,35 @@ class _Header:
 
 def seal(db: int, name: bytes, kind: int, raw: bytes, policy: SealPolicy) -> bytes:
     """The sealed form of the value ``raw`` of the key ``name``; ``kind`` is its data type, from 0."""
-    codec = _NONE
-    payload = raw
-    if policy.codec is not Codec.NONE and len(raw) >= policy.compress_min:
-        frame = compress(raw, policy.level, policy.dictionary)
-        if len(frame) < len(raw):
-            payload = frame
-            codec = _ZSTD if policy.dictionary is None else _ZSTD_DICTIONARY
+    codec, payload = encode(raw, policy)
     hash_id = policy.hash.value
-    if codec == _ZSTD_DICTIONARY:
+    if codec >= _ZSTD_DICTIONARY:
         header = bytes((VERSION, codec | hash_id << 4)) + _varint(policy.dictionary_id) + _varint(len(raw))
     else:
         header = _START[codec | hash_id << 4] + _varint(len(raw))
     if hash_id == _UNHASHED:
         return header + payload
     return header + _digest(header, db, name, kind, raw, payload, codec) + payload
+
+
+def encode(raw: bytes, policy: SealPolicy) -> tuple[int, bytes]:
+    """The codec that makes the least of ``raw``, and the payload that it makes."""
+    if policy.codec is Codec.NONE or len(raw) < policy.compress_min:
+        return _NONE, raw
+    codec = _ZSTD
+    payload = compress(raw, policy.level, policy.dictionary)
+    if policy.dictionary is not None:
+        codec = _ZSTD_DICTIONARY
+        block = block_of(payload)
+        if block:
+            codec, payload = _ZSTD_DICTIONARY_BLOCK, block
+        if len(raw) >= _LONG:
+            plain = compress(raw, policy.level, None)
+            if len(plain) <= len(payload):
+                codec, payload = _ZSTD, plain
+    if len(payload) < len(raw):
+        return codec, payload
+    return _NONE, raw
 
 
 def unseal(
@@ -145,7 +170,8 @@ def unseal(
     """The value that was sealed for this key and kind, verified.
 
     Raises ``IntegrityError`` for whatever is wrong with it, before anything is decompressed where it
-    claims more than ``max_raw`` bytes.
+    claims more than ``max_raw`` bytes; it is ``UnknownDictionary`` where ``dictionaries`` lack the one that
+    the value names.
     """
     header = _parse(sealed)
     codec = header.codec
@@ -158,12 +184,15 @@ def unseal(
         raw = payload
     else:
         dictionary: zstandard.ZstdCompressionDict | None = None
-        if codec == _ZSTD_DICTIONARY:
+        if codec >= _ZSTD_DICTIONARY:
             dictionary = dictionaries.get(header.dictionary_id)
             if dictionary is None:
-                raise IntegrityError(f"dictionary {header.dictionary_id} is not there")
+                raise UnknownDictionary(f"dictionary {header.dictionary_id} is not there")
         try:
-            raw = decompress(payload, header.raw_length, dictionary)
+            frame = payload
+            if codec == _ZSTD_DICTIONARY_BLOCK:
+                frame = frame_of(payload, header.raw_length)
+            raw = decompress(frame, header.raw_length, dictionary)
         except CodecError as error:
             raise IntegrityError(f"decompression failed: {error}") from None
     if header.hash_id != _UNHASHED:
@@ -176,6 +205,16 @@ def unseal(
 def raw_length(sealed: bytes) -> int:
     """Bytes of the value before compression, as the header claims.  Raises ``IntegrityError``."""
     return _parse(sealed).raw_length
+
+
+def dictionary_id(sealed: bytes) -> int:
+    """The dictionary that unsealing it takes, as the header claims; 0: none.  Raises ``IntegrityError``."""
+    return _parse(sealed).dictionary_id
+
+
+def payload_size(sealed: bytes) -> int:
+    """Bytes of it that are neither header nor digest.  Raises ``IntegrityError``."""
+    return len(sealed) - _parse(sealed).payload
 
 
 def describe(sealed: bytes) -> Description:
@@ -198,23 +237,23 @@ def _parse(sealed: bytes) -> _Header:
     if sealed[0] != VERSION:
         raise IntegrityError(f"format version {sealed[0]} is not known to this release")
     codec = sealed[1] & 0x0F
-    if codec > _ZSTD_DICTIONARY:
+    if codec > _ZSTD_DICTIONARY_BLOCK:
         raise IntegrityError(f"codec {codec} is not known to this release")
     hash_id = sealed[1] >> 4
     if hash_id != _SHA256 and hash_id != _UNHASHED:
         raise IntegrityError(f"hash {hash_id} is not known to this release")
     end = 2
-    dictionary_id = 0
-    if codec == _ZSTD_DICTIONARY:
+    dictionary = 0
+    if codec >= _ZSTD_DICTIONARY:
         end = _varint_end(sealed, end)
-        dictionary_id = _varint_value(sealed, 2, end)
+        dictionary = _varint_value(sealed, 2, end)
     start = end
     end = _varint_end(sealed, start)
     raw_length = _varint_value(sealed, start, end)
     payload = end if hash_id == _UNHASHED else end + _DIGEST_SIZE
     if payload > size:
         raise IntegrityError("truncated: the digest is cut")
-    return _Header(codec, hash_id, dictionary_id, raw_length, end, payload)
+    return _Header(codec, hash_id, dictionary, raw_length, end, payload)
 
 
 def _digest(header: bytes, db: int, name: bytes, kind: int, raw: bytes, payload: bytes, codec: int) -> bytes:

@@ -28,6 +28,7 @@ from typing import Any, Final, TypeVar
 
 from backends.base import (
     ABSENT,
+    BESIDE,
     CONFLICT,
     Change,
     Finding,
@@ -39,6 +40,7 @@ from backends.base import (
     Loaded,
     Op,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
@@ -105,6 +107,9 @@ _EXPIRE: Final = "UPDATE redtier SET expire_at = ?, write_id = ? WHERE db = ? AN
 _QUARANTINE: Final = """INSERT OR IGNORE INTO redtier_quarantine
     (db, key, write_id, kind, expire_at, raw_size, reason, moved_at, value)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_QUARANTINED: Final = """SELECT db, key, write_id, kind, length(value), moved_at, reason
+    FROM redtier_quarantine WHERE (db, key, write_id) > (?, ?, ?) ORDER BY db, key, write_id LIMIT ?"""
+_RELEASE: Final = "DELETE FROM redtier_quarantine WHERE db = ? AND key = ? AND write_id = ?"
 
 _READERS: Final = 2
 _KEY_MAX: Final = 64 * 1024
@@ -138,6 +143,7 @@ class SqliteStore(Store):
     def __init__(self, name: str, path: str, clock: Clock, timeout: int = 5000) -> None:
         self.name = name
         self.type = "sqlite"
+        self.shared = False  # by processes: its file is one's own
         self.concurrency = _READERS
         self.load_max = 256  # times bulk_max: at most 64 MB in one load
         self.commit_max = 1024
@@ -206,6 +212,15 @@ class SqliteStore(Store):
             *(reason, self._clock.ms, record.payload),
         )
         await self._writer.run(partial(_write, _QUARANTINE, row))
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        key, write_id = after or (Key(BESIDE - 1, b""), 0)
+        where = (*key, write_id, limit)
+        rows = await self._readers.run(lambda connection: connection.execute(_QUARANTINED, where).fetchall())
+        return [Quarantined(Key(*row[:2]), *row[2:]) for row in rows]
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self._writer.run(partial(_write, _RELEASE, (*key, write_id))) > 0
 
     def _create(self, connection: sqlite3.Connection) -> None:
         with _transaction(connection):

@@ -1,8 +1,8 @@
-"""The command line: ``redtier serve``, ``copy``, ``backup``, ``restore``, ``check``, ``redtier --version``.
+"""The command line: ``redtier serve``, ``copy``, ``backup``, ``restore``, ``verify``, ``check``.
 
-Exit codes: 0 done, 1 a wrong configuration, a server that could not start or work that is not done whole, 2 a
-wrong command line, 130 interrupted, 143 a copy, backup or restore that was told to end.  Every error is a
-line on stderr that begins with ``redtier:``.
+Exit codes: 0 done, 1 a wrong configuration, a server that could not start, work that is not done whole or
+damage that was found, 2 a wrong command line, 130 interrupted, 143 told to end.  Every error is a line on
+stderr that begins with ``redtier:``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from proxy import __version__
 from proxy.config import Config, ConfigError, default_config, describe, load
 from proxy.keyspace import DATABASES
-from proxy.options import Address, address
+from proxy.options import Address, address, size
 
 RATE_MAX: Final = 10_000_000  # keys a second that a copy can be bounded to
 
@@ -40,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _backup(load(args.config), args)
         if args.command == "restore":
             return _restore(parser, args)
+        if args.command == "verify":
+            return _verify(load(args.config), args)
         if args.command == "check":
             return _check(load(args.file), args.connect)
     except ConfigError as error:
@@ -107,6 +109,15 @@ def _restore(parser: _Parser, args: argparse.Namespace) -> int:
     return command.restore(load(args.config), order)
 
 
+def _verify(config: Config, args: argparse.Namespace) -> int:
+    from proxy.verifying import command  # as above
+
+    order = command.Order(
+        backend=args.backend, match=os.fsencode(args.match), rate=args.rate, source=args.source
+    )
+    return command.main(config, order)
+
+
 def _check(config: Config, connect: bool) -> int:
     for line in describe(config):
         print(line)
@@ -135,6 +146,9 @@ def _parser() -> _Parser:
     _add_copy(commands.add_parser("copy", help="copy keys from one backend to another, while clients go on"))
     _add_backup(commands.add_parser("backup", help="write the keys of a backend to an archive"))
     _add_restore(commands.add_parser("restore", help="write the keys of an archive to a backend"))
+    _add_verify(
+        commands.add_parser("verify", help="read all records of cold backends, and find damaged ones")
+    )
     check = commands.add_parser("check", help="check a configuration and show its routes")
     check.add_argument("file", metavar="FILE")
     check.add_argument(
@@ -217,6 +231,37 @@ def _add_rate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", metavar="N", default=0, type=_up_to(RATE_MAX), help="at most N keys a second; 0: no bound"
     )
+
+
+def _add_verify(verify: argparse.ArgumentParser) -> None:
+    verify.add_argument(
+        "--config", metavar="FILE", required=True, help="configuration that names the backends"
+    )
+    verify.add_argument(
+        "--backend", metavar="NAME", default="", help="which one; every postgres, s3 and sqlite by default"
+    )
+    _add_match(verify)
+    verify.add_argument(
+        "--rate",
+        metavar="SIZE",
+        default=0,
+        type=_size,
+        help='read at most so much a second, such as "10mb", a record counting as 4 KB at least; 0: no bound',
+    )
+    verify.add_argument(
+        "--repair-from",
+        metavar="NAME",
+        default="",
+        dest="source",
+        help="backend whose values replace damaged ones, such as a mirror",
+    )
+
+
+def _size(text: str) -> int:
+    try:
+        return size(text if not text.isdecimal() else int(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _up_to(most: int, least: int = 0) -> Callable[[str], int]:

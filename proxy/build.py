@@ -6,18 +6,20 @@ configured, since some of their libraries take long to load.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 
 from backends.base import Store
 from backends.codecs import Codec, Hash
+from backends.dictionaries import Dictionaries
 from backends.memory import MemoryBackend
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.clusterhome import ClusterHome
-from proxy.commands.spec import CommandSpec
+from proxy.commands.spec import CommandSpec, load_table
 from proxy.config import (
     BackendConfig,
     ColdBackend,
@@ -29,6 +31,7 @@ from proxy.config import (
     in_backend,
 )
 from proxy.config import MemoryBackend as MemoryConfig
+from proxy.dictionaries import TrainedRoute, Training
 from proxy.events import Events
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import EventSink, KeyPolicy
@@ -42,6 +45,7 @@ from proxy.router import ANY, PREFER_REPLICA, PRIMARY, REPLICA, Home, Route, Rou
 from proxy.sealing import Sealing
 from proxy.snapshots import Snapshot, Snapshots
 from proxy.tally import Overload
+from proxy.verifying.scrub import Scrub
 
 READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
 
@@ -59,6 +63,12 @@ def build_router(
             else:
                 homes[route.backend] = _home(config, backend, clock, cache, events)
     return Router([_route(route, homes[route.backend]) for route in config.routes])
+
+
+def build_home(config: Config, clock: Clock) -> Home:
+    """The one backend that a configuration's routes lead to, for a process that serves nobody."""
+    [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
+    return home
 
 
 def build_mirrors(config: Config, router: Router, clock: Clock, table: dict[bytes, CommandSpec]) -> Mirrors:
@@ -98,6 +108,19 @@ def build_snapshots(config: Config, router: Router, clock: Clock) -> Snapshots:
     return Snapshots(snapshots)
 
 
+def build_scrubs(config: Config, homes: Iterable[Home], clock: Clock, owner: str) -> dict[str, Scrub]:
+    """Those of the stores that have one, by their names; ``owner`` tells this server from others.
+
+    Of two homes of one store the last one's connections are used.
+    """
+    scrubs: dict[str, Scrub] = {}
+    for home in homes:
+        backend = config.backends[home.name]
+        if isinstance(home, ColdHome) and isinstance(backend, ColdBackend) and backend.scrub:
+            scrubs[home.name] = Scrub(home, backend.scrub, backend.scrub_interval, clock, owner)
+    return scrubs
+
+
 def _route(route: RouteConfig, home: Home) -> Route:
     keyspaces = home.backend.keyspaces if isinstance(home, MemoryHome) else []
     upstream = isinstance(home, UpstreamHome)
@@ -121,6 +144,19 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         return MemoryHome(memory, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
     home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
+    assert isinstance(backend, ColdBackend)
+    home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
+    trained = [
+        TrainedRoute(
+            route.prefix,
+            cold.find(route.prefix),
+            *(route.dictionary_size, route.dictionary_samples, route.dictionary_samples_bytes),
+        )
+        for route in config.routes
+        if route.dictionary == "auto" and route.backend == own
+    ]
+    if trained:
+        home.training = Training(home.dictionaries, clock, trained)
     home.down = "it is being opened"
     return home
 

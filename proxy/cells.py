@@ -14,6 +14,7 @@ from typing import Final
 from mypy_extensions import mypyc_attr
 
 from backends.base import ABSENT, Key, Op, Token, Waiter, Want
+from backends.samples import Samples
 from backends.seal import SealPolicy
 from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
@@ -38,7 +39,10 @@ Step = tuple["Job", Reply]
 
 
 class ColdPolicy(KeyPolicy):
-    """What a cold route asks of its keys."""
+    """What a cold route asks of its keys.
+
+    ``seal`` changes when a dictionary was trained for the route; ``samples`` are what it is trained from.
+    """
 
     def __init__(
         self,
@@ -53,18 +57,20 @@ class ColdPolicy(KeyPolicy):
         self.seal: SealPolicy = seal
         self.cache: bool = cache
         self.cache_ttl: int = cache_ttl  # ms, 0: no bound
+        self.samples: Samples | None = None
 
 
 @mypyc_attr(acyclic=True)
 class Copy(Entry):
     """An entry as the store has it, with the token of the write that it is a copy of."""
 
-    __slots__ = ("cached_at", "token")
+    __slots__ = ("cached_at", "era", "token")
 
     def __init__(self, key: bytes, kind: int, value: object, expire_at: int, token: Token) -> None:
         super().__init__(key, kind, value, expire_at)
         self.token: Token = token
         self.cached_at: int = 0
+        self.era: int = 0  # of the near cache's, in which it was put there
 
 
 def has_expired(entry: Entry, now: int) -> bool:
@@ -90,11 +96,14 @@ class Cell:
         self.blind: bool = False  # the change does not depend on what was there
         self.damage: str = ""  # why the value can't be read: the error's text
         self.stale: bool = False  # the store was cleared since the work on what is known began
+        self.outdated: bool = False  # another has changed the key since
+        self.kept: Copy | None = None  # a copy that is good if the store still has the write that it is of
 
     def forget(self) -> None:
         """Drop what is known and what was changed: it is not, or may not be, as the store has it."""
         self.known = NOTHING
         self.entry = None
+        self.kept = None
         self.change = NO_OP
         self.blind = False
         self.damage = ""

@@ -24,6 +24,7 @@ from proxy.options import (
     Address,
     Count,
     CountOrZero,
+    DictionarySize,
     Duration,
     File,
     HttpUrl,
@@ -41,6 +42,7 @@ from proxy.options import (
     Prefix,
     Reader,
     RedisUrl,
+    Samples,
     ScriptMemory,
     Secret,
     Size,
@@ -223,6 +225,9 @@ class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
     sweep_interval_max: Duration = duration("5m")
+    scrub: Size = 0  # bytes a second
+    scrub_interval: Duration = duration("1d")
+    dictionaries_max: Count = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +240,9 @@ class PostgresBackend(ColdBackend):
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("10s")
     statement_cache_size: CountOrZero = 1024
+    notify: bool = True
+    listen_heartbeat: Timeout = duration("2s")
+    single_writer: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +287,9 @@ class MirrorConfig(Table):
     queue_bytes_max: Limit = size("64mb")
 
 
+DICTIONARY_MAX: Final = size("1mb")  # a larger one is worth no more, and is held in every process
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteConfig(Table):
     """The defaults are those of a cold backend's routes; ``HOT_ROUTE`` has what differs elsewhere."""
@@ -294,6 +305,10 @@ class RouteConfig(Table):
     compression_level: Level = 3
     compress_min: Size = 64
     integrity: Literal["none", "sha256"] = "sha256"
+    dictionary: Literal["none", "auto"] = "none"
+    dictionary_size: DictionarySize = size("64kb")
+    dictionary_samples: Samples = 2000
+    dictionary_samples_bytes: Limit = size("4mb")
     read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
 
     @property
@@ -306,6 +321,8 @@ class RouteConfig(Table):
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
             yield "write", '"back" is not available in this version; must be "through"'
+        if self.dictionary_size > DICTIONARY_MAX:
+            yield "dictionary_size", f"must be at most {shown(show_size(DICTIONARY_MAX))}"
 
 
 # Any: what the fields hold, whose types differ.
@@ -317,12 +334,16 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+_TRAINED: Final = ("dictionary", "dictionary_size", "dictionary_samples", "dictionary_samples_bytes")
 # Options of a redis route which say how it seals, and what is said where it doesn't.
 _SEALED_BY: Final = ("compression_level", "compress_min")
 _UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "memory": (("cache", "cache_ttl", *_SEALED_ONLY), "does not apply to a memory backend; leave it out"),
-    "redis": (("ttl",), "is not available on a redis backend in this version; leave it out"),
+    "memory": (
+        ("cache", "cache_ttl", *_SEALED_ONLY, *_TRAINED),
+        "does not apply to a memory backend; leave it out",
+    ),
+    "redis": (("ttl", *_TRAINED), "is not available on a redis backend in this version; leave it out"),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -393,6 +414,15 @@ def in_backend(config: Config, name: str) -> Config:
     return replace(config, routes=tuple(routes))
 
 
+def reading(config: Config, name: str) -> Config:
+    """The configuration with one backend alone, as it is read to copy or repair from it: values of any size,
+    unsealed wherever their routes lead by now."""
+    options = HOT_ROUTE | {"integrity": "sha256"}
+    if config.backends[name].cold:
+        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
+    return replace(config, routes=(RouteConfig(prefix=b"", backend=name, **options),))
+
+
 def describe(config: Config) -> Iterator[str]:
     """The routes as lines of an aligned table, for people."""
     rows: list[tuple[str, ...]] = [
@@ -401,6 +431,8 @@ def describe(config: Config) -> Iterator[str]:
     for route in config.routes:
         near = f"yes, {show_duration(route.cache_ttl)}" if route.cache_ttl else "yes"
         zstd = f"{route.compression} {route.compression_level}"
+        if route.dictionary == "auto":
+            zstd += ", trained"
         rows.append(
             (
                 shown(route.prefix.decode()),
@@ -491,6 +523,8 @@ def _routes(
         elif route.cache and route.read_policy != "primary":
             why = 'must be "primary" where cache = true: a replica may answer what was true before a change'
             reader.mistake(where, "read_policy", why)
+        if cls is not None and cls.cold and route.dictionary == "auto" and route.compression == "none":
+            reader.mistake(where, "dictionary", 'has no effect without compression = "zstd"')
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:

@@ -522,6 +522,40 @@ def integrity_there(key: bytes, reason: str, backend: str) -> CommandError:
     )
 
 
+def no_quarantine(backend: str, known: list[str]) -> CommandError:
+    those = ", ".join(known) or "there is no such backend"
+    return CommandError(f"ERR '{quote(backend.encode())}' keeps no quarantine; those that do: {those}")
+
+
+def not_quarantined(id: bytes) -> CommandError:
+    return CommandError(f"ERR '{quote(id)}' is no id of a record as TIER QUARANTINE LIST shows them")
+
+
+def no_training(prefix: bytes) -> CommandError:
+    return CommandError(
+        f"ERR no route of a store has the prefix '{quote(prefix)}' and 'dictionary = \"auto\"': TIER ROUTES "
+        f"shows the prefixes"
+    )
+
+
+def training(prefix: bytes) -> CommandError:
+    return CommandError(
+        f"ERR a dictionary is being trained for '{quote(prefix)}': TIER DICT shows when it is there"
+    )
+
+
+def not_trained(prefix: bytes, samples: int, least: int) -> CommandError:
+    if samples < least:
+        return CommandError(
+            f"ERR there are {samples} values to train a dictionary for '{quote(prefix)}' from, and it takes "
+            f"{least}: write some first"
+        )
+    return CommandError(
+        f"ERR no dictionary for '{quote(prefix)}' makes its values smaller than they are: {samples} of them "
+        f"were tried"
+    )
+
+
 def inside_sealed(name: str, prefix: bytes) -> CommandError:
     return CommandError(
         f"ERR '{name}' works on the inside of a string, and strings of prefix '{quote(prefix)}' are sealed: "

@@ -84,6 +84,7 @@ class Events(EventSink):
         self.ready: list[Where] = []  # keys written since they were looked at last, for which clients wait
         self.tracking: bool = False  # clients keep copies
         self.invalidate: Callable[[bytes], object] = _untold  # told of changes while they do
+        self.invalidate_all: Callable[[], object] = _nobody  # told that any key may be another
         self.committed_for: Callable[[list[Waiter]], object] = _unasked
         self._mirror: Callable[[int, bytes], object] | None = None
         self._watches: dict[Where, list[Watch]] = {}
@@ -101,14 +102,32 @@ class Events(EventSink):
         if watches is not None:
             for watch in watches:
                 watch.touched = True
-        if where in self._awaited and where not in self.ready:
-            if not self.ready:
-                self.wake()
-            self.ready.append(where)
+        self._serve(where)
         if self.tracking:
             self.invalidate(key)
         if self._mirror is not None:
             self._mirror(db, key)
+
+    def changed_elsewhere(self, db: int, key: bytes) -> None:
+        """A transaction finds out by its tokens, and the other proxy mirrors it."""
+        self._serve((db, key))
+        if self.tracking:
+            self.invalidate(key)
+
+    def changed_all(self) -> None:
+        for where in list(self._awaited):
+            self._serve(where)
+        self.unheard()
+
+    def unheard(self) -> None:
+        if self.tracking:
+            self.invalidate_all()
+
+    def _serve(self, where: Where) -> None:
+        if where in self._awaited and where not in self.ready:
+            if not self.ready:
+                self.wake()
+            self.ready.append(where)
 
     def expired(self, db: int, key: bytes) -> None:
         if self.tracking:

@@ -27,6 +27,7 @@ from backends.lanes import FallbackLane, RefusingLane
 from backends.memory import MemoryBackend
 from proxy import errors
 from proxy.commands.spec import CommandSpec, key_positions
+from proxy.dictionaries import Training
 from proxy.errors import CommandError
 from proxy.glob import escape
 from proxy.keyspace import DATABASES, KIND_NAMES
@@ -96,6 +97,19 @@ class MemoryHome(Home):
 class ColdHome(Tier):
     """A store, with the tier that works on it."""
 
+    training: Training | None = None  # where routes have dictionaries trained
+
+    async def open(self) -> None:
+        """Open the store, and learn with what its values are sealed; raises StoreError."""
+        await self.store.open()
+        if self.training is not None:
+            await self.training.open()
+
+    async def close(self) -> None:
+        if self.training is not None:
+            await self.training.close()
+        await super().close()
+
     async def walk(
         self, db: int, prefix: bytes, position: object, limit: int
     ) -> tuple[Sequence[KeyInfo], object]:
@@ -125,6 +139,13 @@ class ColdHome(Tier):
         cached = self.copies.has(db, name)
         loaded = await self._asked(self.store.load([Key(db, name)], want))
         return loaded[0].record, loaded[0].token, cached
+
+    async def train_dictionary(self, prefix: bytes) -> Reply:
+        """Train one now for a route of this home; see ``Training.train``.  Raises CommandError."""
+        self._check_up()
+        if self.training is None:
+            raise errors.no_training(prefix)
+        return await self._asked(self.training.train(prefix))
 
     def _check_up(self) -> None:
         if self.down:

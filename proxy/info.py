@@ -2,7 +2,7 @@
 
 Sections and fields have Redis' names and order, so that clients, GUIs and exporters find what they know; a
 field that would say nothing about this server is left out.  Ours are ``redtier_version`` and the section
-``Tiers``, with a line for each backend, each mirror, and the near cache.
+``Tiers``, with a line for each backend, each mirror, each scrub, and the near cache.
 
 Sizes are bytes, as in Redis: https://redis.io/commands/info.
 """
@@ -41,6 +41,7 @@ from proxy.session import Session
 from proxy.snapshots import Snapshots
 from proxy.timing import percentile
 from proxy.tracking import Tracking
+from proxy.verifying.scrub import Scrub
 
 HZ: Final = 10  # rounds of housekeeping a second
 
@@ -70,6 +71,7 @@ class InfoSource(Protocol):
     subscriptions: PubSub
     tracking: Tracking
     snapshots: Snapshots
+    scrubs: dict[str, Scrub]
 
     @property
     def saved_at(self) -> int: ...
@@ -374,6 +376,8 @@ def _tiers(source: InfoSource) -> Fields:
             state="waiting" if mirror.away else "up",
             **mirror.figures(),
         )
+    for n, (name, scrub) in enumerate(source.scrubs.items()):
+        fields[f"scrub{n}"] = _pairs(backend=name, state=scrub.state, **scrub.figures())
     cache = source.cache
     fields["near_cache"] = _pairs(
         copies=cache.lru.count,
@@ -415,6 +419,13 @@ def _tier(source: InfoSource, home: Home) -> str:
             "damaged": home.damaged,
             "expired": home.expired,
         }
+        hearing = home.hearing
+        if hearing is not None:
+            counters |= {
+                "listening": int(hearing.live),
+                "invalidations": hearing.invalidations,
+                "flushes": hearing.flushes,
+            }
     elif isinstance(home, UpstreamHome):
         upstream = home.upstream
         counters |= {"breaker": upstream.breaker(), "dedicated": upstream.occupied()}

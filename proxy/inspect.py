@@ -1,10 +1,11 @@
-"""What ``TIER WHERE``, ``TIER ROUTES``, ``MEMORY USAGE`` and ``DEBUG OBJECT`` tell of keys and routes."""
+"""What ``TIER WHERE ROUTES DICT``, ``MEMORY USAGE`` and ``DEBUG OBJECT`` tell of keys and routes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-from backends.base import Want
+from backends.base import StoreError, Want
 from backends.seal import Description, IntegrityError
 from backends.seal import describe as describe_seal
 from backends.sealed_strings import HEAD, is_sealed
@@ -13,6 +14,7 @@ from proxy import errors
 from proxy.answers import Answer
 from proxy.commands.spec import CommandSpec
 from proxy.config import Config
+from proxy.dictionaries import describe
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import KIND_NAMES
@@ -35,6 +37,7 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
         "raw_size": 0,
         "stored_size": 0,
         "codec": "none",
+        "dictionary": 0,
         "digest": "",
         "version": "",
         "expire_at": 0,
@@ -52,6 +55,7 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             try:
                 seal = describe_seal(record.payload)
                 reply["codec"] = seal.codec
+                reply["dictionary"] = seal.dictionary_id
                 reply["digest"] = _digest(seal)
             except IntegrityError as error:
                 reply["codec"] = f"damaged: {error}"
@@ -113,6 +117,7 @@ def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
             "max_value": settings[route.prefix].max_value,
             "compression": settings[route.prefix].compression,
             "integrity": settings[route.prefix].integrity,
+            "dictionary": settings[route.prefix].dictionary,
             "calls": route.tally.calls,
             "errors": route.tally.errors,
             "mirror": _describe_mirror(mirrors.of(route)),
@@ -132,6 +137,32 @@ def _describe_mirror(mirror: Mirror | None) -> Reply:
         "state": f"waiting: {mirror.away}" if mirror.away else "up",
         **mirror.figures(),
     }
+
+
+async def describe_dictionaries(router: Router) -> Reply:
+    """The trained dictionaries of all stores, as maps.
+
+    Of a store that is away, those that are known.  ``samples`` are the values that it was trained from,
+    ``gain`` how many times smaller it made others than they were without it; ``records``, ``raw_bytes``,
+    ``payload_bytes`` and ``ratio`` are of what this process has sealed while it was in use.  A route that has
+    none is told of too, by the id 0 and with the values that were gathered.
+    """
+    rows: list[Reply] = []
+    for home in router.homes:
+        if isinstance(home, ColdHome):
+            if not home.down:
+                with suppress(StoreError):
+                    await home.dictionaries.refresh()
+            rows += describe(home.dictionaries, home.training)
+    return rows
+
+
+async def train_dictionary(router: Router, prefix: bytes) -> Reply:
+    """Train one for the route with this prefix; the map that TIER DICT has of it.  Raises CommandError."""
+    home = router.find(prefix).home
+    if not isinstance(home, ColdHome):
+        raise errors.no_training(prefix)
+    return await home.train_dictionary(prefix)
 
 
 async def memory_usage(route: Route, db: int, key: bytes) -> Reply:

@@ -100,6 +100,18 @@ class EventSink:
     def changed(self, db: int, key: bytes) -> None:
         """A key was written or removed, but for one that was removed since it had expired."""
 
+    def changed_elsewhere(self, db: int, key: bytes) -> None:
+        """Another proxy has written or removed a key; called while ``watching``."""
+        return
+
+    def changed_all(self) -> None:
+        """Other proxies may have changed any key of a store."""
+        return
+
+    def unheard(self) -> None:
+        """What other proxies change in a store is not heard of any more."""
+        return
+
     @abstractmethod
     def expired(self, db: int, key: bytes) -> None:
         """A key was removed since it had expired; called while ``watching``."""

@@ -24,6 +24,7 @@ from prometheus_client.registry import Collector
 
 from proxy import __version__, dispatch
 from proxy.commands.spec import every_spec
+from proxy.dictionaries import TrainedRoute
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource
 from proxy.keyspace import DATABASES
@@ -63,8 +64,22 @@ def _collect(source: InfoSource, up: Mapping[str, bool]) -> Iterator[Metric]:
     yield from _routes(source.router.routes)
     yield from _commands(source)
     yield from _backends(list(source.homes.values()), up)
+    yield from _dictionaries(source.router.homes)
     yield from _mirrors(source.mirrors.all)
     yield from _snapshots(source.snapshots.all)
+    yield from _each(
+        "backend",
+        source.scrubs,
+        (Counter, "redtier_scrub_records", "Records that the scrub has verified.", lambda s: s.tally.checked),
+        (Counter, "redtier_scrub_bytes", "Stored size of them.", lambda s: s.tally.size),
+        (Counter, "redtier_scrub_damaged", "Damaged ones among them.", lambda s: s.tally.damaged),
+        (
+            Gauge,
+            "redtier_scrub_finished_time_seconds",
+            "When one came to its end last; 0: not yet.",
+            lambda s: s.progress.finished_at / 1000,
+        ),
+    )
     cache = source.cache
     yield Gauge("redtier_cache_used_bytes", "Memory of the near cache.", cache.lru.used)
     yield Gauge("redtier_cache_max_bytes", "Bound of the near cache's memory.", cache.max_bytes)
@@ -110,6 +125,12 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         {home.name: home for home in homes if isinstance(home, ColdHome)},
         (Counter, "redtier_cold_expirations", "Keys removed as expired.", lambda h: h.expired),
         (Counter, "redtier_cold_conflicts", "Commits refused: a key had changed.", lambda h: h.conflicts),
+        (
+            Counter,
+            "redtier_dictionary_fetched",
+            "Dictionaries read since a value needed them.",
+            lambda h: h.dictionaries.fetched,
+        ),
     )
     yield from _each(
         "backend",
@@ -180,6 +201,32 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
         ),
         (Counter, "redtier_near_flushes", "Times that all replies were dropped.", lambda n: n.flushes),
     )
+    yield from _each(
+        "backend",
+        {
+            home.name: home.hearing
+            for home in homes
+            if isinstance(home, ColdHome) and home.hearing is not None
+        },
+        (
+            Gauge,
+            "redtier_store_listening",
+            "Whether other proxies' changes are heard of, and copies believed.",
+            lambda h: h.live,
+        ),
+        (
+            Counter,
+            "redtier_store_invalidations",
+            "Keys that others have changed.",
+            lambda h: h.invalidations,
+        ),
+        (
+            Counter,
+            "redtier_store_flushes",
+            "Times that any key may have been changed by others.",
+            lambda h: h.flushes,
+        ),
+    )
 
 
 def _sealer(home: Home) -> ColdHome | Sealing | None:
@@ -232,6 +279,29 @@ def _snapshots(snapshots: Mapping[str, MemorySnapshot]) -> Iterator[Metric]:
         metric = family(f"redtier_snapshot_{name}", text, labels=["backend"])
         for backend, snapshot in snapshots.items():
             metric.add_metric([backend], value(snapshot))
+        yield metric
+
+
+def _dictionaries(homes: Sequence[Home]) -> Iterator[Metric]:
+    trainings = [home.training for home in homes if isinstance(home, ColdHome) and home.training is not None]
+    families: tuple[tuple[type[Counter] | type[Gauge], str, str, Callable[[TrainedRoute], int]], ...] = (
+        (Gauge, "id", "The dictionary in use; 0: none.", lambda route: route.id),
+        (Counter, "trained", "Dictionaries that were trained here.", lambda route: route.trained),
+        (
+            Counter,
+            "vain",
+            "Times that none was worth having, or could not be stored.",
+            lambda route: route.vain,
+        ),
+        (Counter, "records", "Values written.", lambda route: route.total().records),
+        (Counter, "raw_bytes", "Their size, raw.", lambda route: route.total().raw_bytes),
+        (Counter, "payload_bytes", "Their size, compressed.", lambda route: route.total().payload_bytes),
+    )
+    for family, name, text, value in families:
+        metric = family(f"redtier_dictionary_{name}", text, labels=["route", "backend"])
+        for training in trainings:
+            for route in training.routes:
+                metric.add_metric([route.prefix.decode() + "*", training.name], value(route))
         yield metric
 
 

@@ -42,8 +42,6 @@ GATHER: Final = 0.01  # seconds
 # A value over SMALL is copied alone, and the next one after so many times what it took the first to give it.
 REST: Final = 9
 PAUSE_MIN, PAUSE_MAX = 0.1, 2.0  # seconds between two tries while a backend can't serve
-# How long the end of the process waits for a backend that can't serve: clients wait for the next process.
-PATIENCE: Final = 2.0  # seconds
 LOOK_EVERY: Final = 1.0  # seconds between two looks whether the first backend is another one
 
 
@@ -177,11 +175,9 @@ class Mirror:
         )
 
     async def settle(self) -> None:
-        """Return once nothing is pending, or what is can't be copied; nothing is written any more."""
+        """Return once nothing is pending; nothing is written any more."""
         self._closing.set()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + PATIENCE
-        while self.pending and (not self.away or loop.time() < until):
+        while self.pending:
             self._tried.clear()
             await self._tried.wait()
 

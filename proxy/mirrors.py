@@ -73,7 +73,7 @@ class Mirrors(Observer):
             spawn(mirror.run())
 
     async def settle(self, patience: float) -> None:
-        """Copy what is pending, within so many seconds and as far as the backends can; no more is written."""
+        """Copy what is pending, within so many seconds; no more is written."""
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await asyncio.gather(*[mirror.settle() for mirror in self.all])

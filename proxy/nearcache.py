@@ -2,6 +2,9 @@
 
 All routes share one, bounded in bytes: each tier has its ``Copies`` in it, each Redis its ``NearReplies``.  A
 cold key at work has no copy: its cell takes it out, and puts it back when nobody waits for it any more.
+
+A copy answers while it is believed (``Copies.believes``).  One that is not is good all the same if the store
+says that the key is still at the same write, which spares the way of its value.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from backends.base import Key
 from proxy.cells import VALUE, CachedKey, Cell, ColdPolicy, Copy, Handler, has_expired
 from proxy.clock import Clock
 from proxy.errors import NeedKeys
@@ -56,9 +60,17 @@ class NearCache:
 
 
 class Copies:
-    """One tier's part of the near cache."""
+    """One tier's part of the near cache.
 
-    def __init__(self, clock: Clock, policies: PrefixMap[ColdPolicy], cache: NearCache) -> None:
+    ``shared``: others write to its store.  Then copies are believed while it ``hears`` of their changes;
+    where it ``can_hear``, but does not now, no copy is; where it can't, those that are not older than their
+    route's ``cache_ttl``.
+    """
+
+    def __init__(self, clock: Clock, policies: PrefixMap[ColdPolicy], cache: NearCache, shared: bool) -> None:
+        self.hears: bool = not shared
+        self.can_hear: bool = False
+        self.era: int = 0  # copies of another are not believed
         self._clock: Clock = clock
         self._policies: PrefixMap[ColdPolicy] = policies
         self._cache: NearCache = cache
@@ -75,9 +87,7 @@ class Copies:
             return MISS
         assert isinstance(copy, Copy)
         now = self._clock.ms
-        policy = self._policies.find(key)
-        if has_expired(copy, now) or (policy.cache_ttl and copy.cached_at + policy.cache_ttl <= now):
-            self._lru.discard(copy)
+        if has_expired(copy, now) or not self.believes(copy, self._policies.find(key).cache_ttl, now):
             self._cache.misses += 1
             return MISS
         self._lru.touch(copy)
@@ -90,6 +100,21 @@ class Copies:
             return handler(view, argv)
         except NeedKeys:
             return MISS
+
+    def believes(self, copy: Copy, ttl: int, now: int) -> bool:
+        """Whether the store need not be asked; ``ttl`` is the route's ``cache_ttl``."""
+        if ttl and copy.cached_at + ttl <= now:
+            return False
+        if self.hears:
+            return copy.era == self.era
+        return ttl != 0 and not self.can_hear
+
+    def drop(self, key: Key) -> None:
+        """Keep no copy of a key."""
+        database = self._databases.get(key.db)
+        copy = None if database is None else database.get(key.name)
+        if copy is not None:
+            self._lru.discard(copy)
 
     def has(self, db: int, name: bytes) -> bool:
         """Whether a copy of the key is in the near cache."""
@@ -105,11 +130,12 @@ class Copies:
         if copy is not None:
             assert isinstance(copy, Copy)
             self._lru.discard(copy)
-            ttl = cell.policy.cache_ttl
-            if not ttl or copy.cached_at + ttl > self._clock.ms:
+            if self.believes(copy, cell.policy.cache_ttl, self._clock.ms):
                 cell.known = VALUE
                 cell.entry = copy
                 cell.token = copy.token
+            else:
+                cell.kept = copy
 
     def check_in(self, cell: Cell) -> None:
         """Nobody waits for the cell any more: keep its value in the near cache, if it is to be kept."""
@@ -120,6 +146,7 @@ class Copies:
             if copy.token != cell.token or not copy.cached_at:
                 copy.cached_at = self._clock.ms
             copy.token = cell.token
+            copy.era = self.era
             db = cell.key.db
             database = self._databases.get(db)
             if database is None:

@@ -11,18 +11,14 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from proxy.build import build_router
+from proxy.build import build_home
 from proxy.clock import Clock
-from proxy.commands.spec import load_table
-from proxy.config import HOT_ROUTE, Config, MemoryBackend, RouteConfig
-from proxy.events import Events
+from proxy.config import Config, MemoryBackend
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.nearcache import NearCache
 from proxy.options import or_known, shown
 
 # How long connections are given to close in good order when the work is told to stop.
@@ -49,17 +45,9 @@ def check_reachable(config: Config, option: str, name: str) -> None:
         )
 
 
-def reading(config: Config, name: str) -> Config:
-    """One backend alone: values of any size are read, and unsealed wherever their routes lead by now."""
-    options = HOT_ROUTE | {"integrity": "sha256"}
-    if config.backends[name].cold:
-        options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
-    return replace(config, routes=(RouteConfig(prefix=b"", backend=name, **options),))
-
-
 def the_home(config: Config, clock: Clock) -> ColdHome | UpstreamHome:
     """The one backend of a configuration's routes; it is not opened yet."""
-    [home] = build_router(config, clock, NearCache(0), Events(), load_table()).homes
+    home = build_home(config, clock)
     assert isinstance(home, (ColdHome, UpstreamHome))
     return home
 

@@ -270,9 +270,11 @@ def _http_url(value: object) -> str:
 Size = Annotated[int, size]
 Limit = Annotated[int, partial(size, minimum=1)]
 ScriptMemory = Annotated[int, partial(size, minimum=4 << 20)]  # Lua and its libraries take half a megabyte
+DictionarySize = Annotated[int, partial(size, minimum=1024)]  # less than that is all zstd's own tables
 Duration = Annotated[int, duration]
 Timeout = Annotated[int, partial(duration, minimum=1)]
 Count = Annotated[int, partial(_integer, minimum=1)]
+Samples = Annotated[int, partial(_integer, minimum=100)]  # with fewer, what is held out of them says nothing
 Lanes = Annotated[int, partial(_integer, minimum=1, maximum=LANES)]
 CountOrZero = Annotated[int, partial(_integer, minimum=0)]
 Level = Annotated[int, partial(_integer, minimum=1, maximum=22)]

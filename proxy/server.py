@@ -25,7 +25,7 @@ from backends.snapshot import SnapshotError
 from proxy import __version__, commands, errors
 from proxy.blocking import Blocking
 from proxy.broker import Broker
-from proxy.build import build_mirrors, build_router, build_snapshots
+from proxy.build import build_mirrors, build_router, build_scrubs, build_snapshots
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
@@ -37,7 +37,14 @@ from proxy.events import Events, Interest
 from proxy.glob import Glob
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource, info_text, reset_counters
-from proxy.inspect import describe_routes, describe_value, memory_usage, where
+from proxy.inspect import (
+    describe_dictionaries,
+    describe_routes,
+    describe_value,
+    memory_usage,
+    train_dictionary,
+    where,
+)
 from proxy.listening import StartError, allowed_clients, bind_http, listen, tls_context
 from proxy.memoryreport import backends_of, memory_advice, memory_stats, trim_memory
 from proxy.modules import learn
@@ -56,6 +63,7 @@ from proxy.sweeper import Sweeper
 from proxy.tracking import Tracking
 from proxy.transactions import Transactions
 from proxy.upstreamscripts import UpstreamScripts
+from proxy.verifying.asking import quarantined, release, verify
 from proxy.walks import Walks
 
 log = logging.getLogger("redtier")
@@ -108,6 +116,8 @@ class RedtierServer(Server):
         self.mirrors = build_mirrors(config, self.router, self.clock, self.table)
         self.mirrors.attach(self.router, self.events, self.table)
         self.snapshots = build_snapshots(config, self.router, self.clock)
+        stores = [*self.mirrors.homes, *self.router.homes]
+        self.scrubs = build_scrubs(config, stores, self.clock, self.run_id)
         self.homes = {home.name: home for home in self.router.homes}
         self.forwards = any(isinstance(home, UpstreamHome) for home in self.router.homes)
         self.walks = Walks(self.router, settings.cursors_max)
@@ -254,26 +264,26 @@ class RedtierServer(Server):
             await asyncio.wait(opening, timeout=OPEN_PATIENCE)
 
     async def _open(self, home: Home, first: asyncio.Future[None]) -> None:
-        """Open a home; then learn what it serves, or sweep it."""
+        """Open a home; then learn what it serves, or sweep and scrub it."""
         await self._until_open(home, first)
         if isinstance(home, UpstreamHome):
             await self._learn(home)
-        await self._sweep(home)
+        elif isinstance(home, ColdHome):
+            home.listen()
+        await self._keep_clean(home)
 
     async def _open_for_mirrors(self, home: Home) -> None:
-        """Open a home that mirrors have for themselves, and sweep it where no route leads to its backend."""
+        """Open a home that mirrors have for themselves; sweep and scrub it where no route leads to it."""
         await self._until_open(home, self._loop.create_future())
         if home.name not in self.homes:
-            await self._sweep(home)
+            await self._keep_clean(home)
 
     async def _until_open(self, home: Home, first: asyncio.Future[None]) -> None:
         """Open a home, again and again until it is there; ``first`` is done with the first try."""
         pause = 0.1
         while True:
             try:
-                if isinstance(home, ColdHome):
-                    await home.store.open()
-                elif isinstance(home, UpstreamHome):
+                if isinstance(home, (ColdHome, UpstreamHome)):
                     await home.open()
                 home.down = ""
             except StoreError as error:
@@ -301,6 +311,11 @@ class RedtierServer(Server):
             for home in self.homes.values():
                 if isinstance(home, UpstreamHome) and not home.down:
                     self._spawn(self._learn(home))
+
+    async def _keep_clean(self, home: Home) -> None:
+        if home.name in self.scrubs:
+            self._spawn(self.scrubs[home.name].keep())
+        await self._sweep(home)
 
     async def _sweep(self, home: Home) -> None:
         backend = self.config.backends[home.name]
@@ -553,8 +568,23 @@ class RedtierServer(Server):
     def where(self, db: int, key: bytes) -> Awaitable[Reply]:
         return where(self.router.find(key), db, key)
 
+    def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
+        return verify(self.router.find(key), db, key)
+
+    def quarantined(self, backend: str, after: bytes, count: int) -> Awaitable[Reply]:
+        return quarantined(self.homes, backend, after, count)
+
+    def release(self, backend: str, ids: list[bytes]) -> Awaitable[Reply]:
+        return release(self.homes, backend, ids)
+
     def routes(self) -> Reply:
         return describe_routes(self.router, self.config, self.mirrors)
+
+    def dictionaries(self) -> Awaitable[Reply]:
+        return describe_dictionaries(self.router)
+
+    def train_dictionary(self, prefix: bytes) -> Awaitable[Reply]:
+        return train_dictionary(self.router, prefix)
 
     def info(self, sections: list[str]) -> str:
         return info_text(self, sections)

@@ -719,8 +719,28 @@ class Server:
         """TIER WHERE's reply, a map."""
 
     @abstractmethod
+    def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
+        """TIER VERIFY's reply, a map."""
+
+    @abstractmethod
+    def quarantined(self, backend: str, after: bytes, count: int) -> Awaitable[Reply]:
+        """TIER QUARANTINE LIST's reply, an array of maps; ``backend`` and ``after`` may be empty."""
+
+    @abstractmethod
+    def release(self, backend: str, ids: list[bytes]) -> Awaitable[Reply]:
+        """TIER QUARANTINE DROP's reply: how many records were there."""
+
+    @abstractmethod
     def routes(self) -> Reply:
         """TIER ROUTES' reply, an array of maps."""
+
+    @abstractmethod
+    def dictionaries(self) -> Awaitable[Reply]:
+        """TIER DICT's reply, an array of maps."""
+
+    @abstractmethod
+    def train_dictionary(self, prefix: bytes) -> Awaitable[Reply]:
+        """Train one for a route now; the map that TIER DICT then has of it."""
 
     @abstractmethod
     def info(self, sections: list[str]) -> str:

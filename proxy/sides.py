@@ -268,10 +268,11 @@ class StoreSide(Side):
     def __init__(self, home: ColdHome, db: int) -> None:
         super().__init__(home, db)
         self._store = home.store
+        self._dictionaries = home.dictionaries
         self._slots = asyncio.Semaphore(home.store.concurrency)
 
     async def open(self) -> None:
-        await self._own(self._store.open())
+        await self._own(self._home.open())
         self._home.down = ""
 
     async def close(self) -> None:
@@ -291,9 +292,10 @@ class StoreSide(Side):
         if record.payload is None or record.raw_size > SMALL:
             return Large(record.raw_size)
         try:
-            raw = unseal(self.db, name, record.kind, record.payload, SMALL)
+            raw = unseal(self.db, name, record.kind, record.payload, SMALL, self._dictionaries.known)
         except IntegrityError:
-            return Large(record.raw_size)  # read by its tier it is kept aside, and its error told
+            # Read by its tier its dictionary is fetched, or it is kept aside, and its error told.
+            return Large(record.raw_size)
         if record.kind != VOLATILE_HASH:
             return Value(record.kind, raw, record.expire_at)
         kind, value, expire_at = from_record(record.kind, raw, record.expire_at)

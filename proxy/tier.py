@@ -14,6 +14,9 @@ A client's writes to different keys keep their order too (``Order``): one waits 
 until those before it are sent to a store that commits batch after batch, or are done.
 
 What is not at work may stand in the near cache; a cell takes its copy out of there and puts it back.
+A key that is told to have changed (``Hearing``) while it is at work is forgotten when the work is done, so
+that no load that was on its way leaves an old value behind; a copy that is not believed is compared with the
+store by its token first.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ from backends.base import (
     Record,
     Store,
     StoreError,
+    Tracker,
     Waiter,
     Want,
 )
 from backends.batching import Batcher
-from backends.seal import IntegrityError, seal, unseal
+from backends.dictionaries import Dictionaries
+from backends.seal import IntegrityError, UnknownDictionary, seal, unseal
 from proxy import errors
 from proxy.cells import (
     DELETE,
@@ -63,6 +68,7 @@ from proxy.clock import Clock
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.values import Stored, from_record, to_record
 from proxy.errors import CommandError, NeedKeys
+from proxy.hearing import Hearing
 from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace
 from proxy.nearcache import Copies, NearCache
 from proxy.prefixes import PrefixMap
@@ -99,9 +105,12 @@ class Tier(Home):
         super().__init__(store.name, store.type, flushable, in_flight_max, in_flight_bytes_max)
         self.kind: int = COLD
         self.store: Store = store
+        self.dictionaries: Dictionaries = Dictionaries(store)
         self.clock: Clock = clock
         self.policies: PrefixMap[ColdPolicy] = policies
-        self.copies: Copies = Copies(clock, policies, cache)
+        self.copies: Copies = Copies(clock, policies, cache, store.shared)
+        self.hearing: Hearing | None = None  # of what others change, where the store can tell
+        self._tracker: Tracker | None = None
         self.sink: EventSink = sink
         self.jobs: int = 0
         self.conflicts: int = 0
@@ -209,7 +218,7 @@ class Tier(Home):
 
     def _load(self, cell: Cell, want: int) -> None:
         cell.wanted = want
-        batcher = self._metas if want == META else self._values
+        batcher = self._metas if want == META or cell.kept is not None else self._values
         batcher.submit(cell, partial(self._loaded, cell))
 
     async def _load_metas(self, cells: list[Cell]) -> list[Loaded]:
@@ -228,9 +237,16 @@ class Tier(Home):
             return
         record, token = result
         cell.token = token
+        kept, cell.kept = cell.kept, None
         if record is None:
             cell.entry = None
             self._cell_ready(cell, VALUE)
+        elif kept is not None and kept.token == token:
+            kept.cached_at = 0
+            cell.entry = kept
+            self._cell_ready(cell, VALUE)
+        elif kept is not None and cell.wanted != META:
+            self._load(cell, cell.wanted)
         elif cell.wanted == META and record.kind != VOLATILE_HASH:
             cell.entry = Copy(cell.key.name, record.kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
@@ -242,7 +258,16 @@ class Tier(Home):
             self._unreadable(cell, record, refusal)
         elif len(record.payload) < LARGE and record.raw_size < LARGE:
             try:
-                raw = unseal(cell.key.db, cell.key.name, record.kind, record.payload, cell.policy.max_value)
+                raw = unseal(
+                    cell.key.db,
+                    cell.key.name,
+                    record.kind,
+                    record.payload,
+                    cell.policy.max_value,
+                    self.dictionaries.known,
+                )
+            except UnknownDictionary:
+                self._in_background(self._unseal_aside(cell, record))
             except IntegrityError as damage:
                 self._in_background(self._quarantine(cell, record, str(damage)))
             except Exception as failure:  # not "error": compiled, that is an IntegrityError
@@ -250,7 +275,7 @@ class Tier(Home):
             else:
                 self._keep(cell, record, raw)
         else:
-            self._in_background(self._unseal_large(cell, record))
+            self._in_background(self._unseal_aside(cell, record))
 
     def _keep(self, cell: Cell, record: Record, raw: bytes) -> None:
         try:
@@ -261,12 +286,14 @@ class Tier(Home):
         cell.entry = Copy(cell.key.name, kind, value, expire_at, cell.token)
         self._cell_ready(cell, VALUE)
 
-    async def _unseal_large(self, cell: Cell, record: Record) -> None:
+    async def _unseal_aside(self, cell: Cell, record: Record) -> None:
+        """Unseal what is large, or was sealed with a dictionary that others have trained."""
         assert record.payload is not None
         key, payload = cell.key, record.payload
         try:
+            by_id = await self.dictionaries.of(payload)
             raw = await asyncio.get_running_loop().run_in_executor(
-                None, unseal, key.db, key.name, record.kind, payload, cell.policy.max_value
+                None, unseal, key.db, key.name, record.kind, payload, cell.policy.max_value, by_id
             )
         except IntegrityError as damage:
             await self._quarantine(cell, record, str(damage))
@@ -447,8 +474,11 @@ class Tier(Home):
     def _finish(self, cells: list[Cell], steps: list[Step]) -> None:
         """The steps have taken effect: answer, and let the next jobs at the cells."""
         self._take_off(cells, steps)
+        outdated = [cell.key for cell in cells if cell.outdated]
         self._next(cells)
         self._answer(steps)
+        for key in outdated:  # again: who has just begun to wait for it was not there the first time
+            self._tell(key)
         self._start_free()
 
     def _take_off(self, cells: list[Cell], steps: list[Step]) -> None:
@@ -474,10 +504,13 @@ class Tier(Home):
     def _next(self, cells: list[Cell]) -> None:
         """The jobs that are first at the cells may be started, if they are so everywhere."""
         for cell in cells:
-            if cell.stale:
-                cell.stale = False
+            if cell.stale or cell.outdated:
+                cell.stale = cell.outdated = False
                 cell.forget()
             if cell.queue:
+                if len(cells) > 1 and not self.copies.hears:
+                    # The next may have come long after what is known was loaded, and nobody tells of changes.
+                    cell.forget()
                 job = cell.queue[0]
                 job.blocked -= 1
                 if not job.blocked:
@@ -533,7 +566,7 @@ class Tier(Home):
                     sealed = await loop.run_in_executor(
                         None, seal, cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal
                     )
-                    record = self._record(stored, sealed)
+                    record = self._record(stored, sealed, cell.policy)
                 if cell.known or cell.change:
                     changes.append(self._change(cell, record))
         except Exception as error:
@@ -545,9 +578,11 @@ class Tier(Home):
         self._write_id = self._write_id % (2**63 - 1) + 1
         return self._write_id
 
-    def _record(self, stored: Stored, sealed: bytes) -> Record:
+    def _record(self, stored: Stored, sealed: bytes, policy: ColdPolicy) -> Record:
         self.raw_bytes += len(stored.raw)
         self.stored_bytes += len(sealed)
+        if policy.samples is not None:
+            policy.samples.saw(stored.raw, sealed)
         write_id = self._next_write_id()
         return Record(sealed, stored.kind, write_id, stored.expire_at, len(stored.raw), len(sealed))
 
@@ -565,7 +600,7 @@ class Tier(Home):
         if record is None:
             stored = to_record(entry.kind, entry.value, entry.expire_at)
             sealed = seal(cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal)
-            record = self._record(stored, sealed)
+            record = self._record(stored, sealed, cell.policy)
         return Change(Op.PUT, cell.key, expect, record)
 
     def _send(
@@ -665,6 +700,55 @@ class Tier(Home):
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
+    # What others change
+
+    def listen(self) -> None:
+        """Hear of what others change in the store, which is open, if it can tell."""
+        hearing = Hearing(self)
+        self._tracker = self.store.listen(hearing)
+        if self._tracker is not None:
+            self.hearing = hearing
+            self.copies.can_hear = True
+
+    def changed(self, keys: list[Key]) -> None:
+        """Others have changed these keys."""
+        for key in keys:
+            cell = self._cells.get(key)
+            if cell is None:
+                self.copies.drop(key)
+            else:
+                cell.outdated = True
+            self._tell(key)
+
+    def changed_all(self) -> None:
+        """Others may have changed any key."""
+        self._doubt()
+        self.sink.changed_all()
+
+    def hear(self, live: bool) -> None:
+        """From now on others' changes are told, or they are not any more."""
+        self.copies.hears = live
+        if live:
+            self.changed_all()
+        else:
+            self._doubt()
+            self.sink.unheard()
+
+    def _doubt(self) -> None:
+        """Believe nothing of what was loaded before now."""
+        self.copies.era += 1
+        for cell in self._cells.values():
+            cell.outdated = True
+
+    @property
+    def deaf(self) -> bool:
+        """Whether changes that others make are not told, though the store could."""
+        return self.copies.can_hear and not self.copies.hears
+
+    def _tell(self, key: Key) -> None:
+        if self.sink.watching:
+            self.sink.changed_elsewhere(key.db, key.name)
+
     # Clearing and closing
 
     async def discard(self, db: int | None, prefix: bytes) -> None:
@@ -676,6 +760,8 @@ class Tier(Home):
 
     async def close(self) -> None:
         """Let what is under way end, then close the store."""
+        if self._tracker is not None:
+            await self._tracker.close()
         while self._background:
             await asyncio.wait(self._background)
         for batcher in (self._metas, self._values, self._wholes):

@@ -5,7 +5,8 @@ names alone, whatever the database, and a key is forgotten when its change has b
 to hear of it again reads it again.  Who tracks is gated, so nobody else pays for looking at what was read.
 
 A message goes behind the replies that are due to its client, so that no copy comes after the word that it is
-old.  What can't be watched here, a key of a Redis, is told to be old as soon as it was read.  A key that
+old.  What can't be watched here, a key of a Redis or of a store that does not tell of other proxies'
+changes now, is told to be old as soon as it was read.  A key that
 expires in a store is asked for its time when it is read, and told of when that has come.
 """
 
@@ -80,6 +81,7 @@ class Tracking:
         self._expiries: dict[bytes, int] = {}  # ms, of keys in stores
         self._due: list[tuple[int, bytes]] = []  # a heap of those, and of some that are not due any more
         events.invalidate = self.changed
+        events.invalidate_all = self.flushed
         events.committed_for = self._committed_for
 
     @property
@@ -160,7 +162,7 @@ class Tracking:
                 continue
             route = self._router.find(name)
             home = route.home
-            if route.kind == UPSTREAM:
+            if route.kind == UPSTREAM or (isinstance(home, ColdHome) and home.deaf):
                 self._tell(session, name)
             elif (interest.bcast or self._add(name, session.id)) and isinstance(home, ColdHome):
                 # Behind the read at the same cell: nothing is loaded for it.
@@ -235,7 +237,7 @@ class Tracking:
                 self._tell(session, key)
 
     def flushed(self) -> None:
-        """All keys of a database, or of all, are gone or others."""
+        """All keys of a database, or of all, are gone or others, or may be."""
         self._forget_keys()
         for session in list(self.clients):
             self._tell(session, None)

@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from backends.base import (
+    Changes,
     Group,
     Key,
     KeyInfo,
     Loaded,
     Outcome,
+    Quarantined,
     Record,
     Store,
     StoreError,
+    Tracker,
     Waiter,
     Want,
 )
@@ -36,17 +39,19 @@ class WatchedStore(Store):
     ``after_commit``, when the store has done it but has not answered.
     """
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: Store, shared: bool) -> None:
         self.inner = inner
         self.name, self.type = inner.name, inner.type
         self.concurrency, self.load_max, self.commit_max = inner.concurrency, inner.load_max, inner.commit_max
         self.key_max, self.bulk_max, self.atomic_groups = inner.key_max, inner.bulk_max, inner.atomic_groups
+        self.shared = shared and inner.shared
         self.loads: list[tuple[bytes, Want]] = []
         self.commits: list[Group] = []
         self.before_load: Callable[[], Awaitable[None]] = _nothing
         self.after_load: Callable[[], Awaitable[None]] = _nothing
         self.before_commit: Callable[[], Awaitable[None]] = _nothing
         self.after_commit: Callable[[], Awaitable[None]] = _nothing
+        self.news = asyncio.Event()  # others' changes were told of, or listening began or ended
 
     async def open(self) -> None:
         await self.inner.open()
@@ -76,6 +81,11 @@ class WatchedStore(Store):
     ) -> tuple[list[KeyInfo], bytes | None]:
         return await self.inner.scan(db, prefix, after, limit)
 
+    async def names(
+        self, db: int, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        return await self.inner.names(db, prefix, after, limit)
+
     async def size(self, db: int, prefix: bytes) -> int:
         return await self.inner.size(db, prefix)
 
@@ -87,6 +97,32 @@ class WatchedStore(Store):
 
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:
         await self.inner.quarantine(key, record, reason)
+
+    async def quarantined(self, after: tuple[Key, int] | None, limit: int) -> list[Quarantined]:
+        return await self.inner.quarantined(after, limit)
+
+    async def release(self, key: Key, write_id: int) -> bool:
+        return await self.inner.release(key, write_id)
+
+    def listen(self, told: Changes) -> Tracker | None:
+        return self.inner.listen(_Watched(told, self.news))
+
+
+class _Watched(Changes):
+    def __init__(self, told: Changes, news: asyncio.Event) -> None:
+        self._told, self._news = told, news
+
+    def began(self) -> None:
+        self._told.began()
+        self._news.set()
+
+    def changed(self, keys: list[Key] | None) -> None:
+        self._told.changed(keys)
+        self._news.set()
+
+    def ended(self) -> None:
+        self._told.ended()
+        self._news.set()
 
 
 async def _nothing() -> None:
@@ -132,9 +168,19 @@ class Answer(Waiter):
 class Events(EventSink):
     def __init__(self) -> None:
         self.seen: list[tuple[int, str, bytes]] = []
+        self.elsewhere: list[bytes] = []
 
     def event(self, db: int, name: str, key: bytes) -> None:
         self.seen.append((db, name, key))
+
+    def changed(self, db: int, key: bytes) -> None:
+        pass
+
+    def by(self, waiters: list[Waiter]) -> None:
+        pass
+
+    def changed_elsewhere(self, db: int, key: bytes) -> None:
+        self.elsewhere.append(key)
 
 
 class Tier:
@@ -150,10 +196,11 @@ class Tier:
         cache: bool = True,
         cache_ttl: int = 0,
         cache_bytes: int = 1 << 24,
+        shared: bool = False,
     ) -> None:
         commands.load()
         bind(load_table())
-        self.store = WatchedStore(store)
+        self.store = WatchedStore(store, shared)
         self.events = Events()
         self.cache = NearCache(cache_bytes)
         policies = PrefixMap([(b"", ColdPolicy(ttl, max_value, SealPolicy(), cache, cache_ttl))])

@@ -677,6 +677,44 @@ compress_min = 10
 
 [[routes]]
 prefix = "a:"
+backend = "cold"
+compression = "none"
+dictionary = "auto"
+=> [[routes]] #2 (prefix "a:") dictionary: has no effect without compression = "zstd"
+
+[[routes]]
+prefix = "a:"
+backend = "hot"
+dictionary = "auto"
+=> [[routes]] #2 (prefix "a:") dictionary: does not apply to a memory backend; leave it out
+
+[[routes]]
+prefix = "a:"
+backend = "up"
+compression = "zstd"
+dictionary = "auto"
+=> [[routes]] #2 (prefix "a:") dictionary: is not available on a redis backend in this version; leave it out
+
+[[routes]]
+prefix = "a:"
+backend = "cold"
+dictionary = "always"
+=> [[routes]] #2 (prefix "a:") dictionary: must be "none" or "auto", not "always"
+
+[[routes]]
+prefix = "a:"
+backend = "cold"
+dictionary_size = "2mb"
+=> [[routes]] #2 (prefix "a:") dictionary_size: must be at most "1mb"
+
+[[routes]]
+prefix = "a:"
+backend = "cold"
+dictionary_samples = 99
+=> [[routes]] #2 (prefix "a:") dictionary_samples: must be an integer of at least 100, not 99
+
+[[routes]]
+prefix = "a:"
 backend = "up"
 ttl = "1h"
 => [[routes]] #2 (prefix "a:") ttl: is not available on a redis backend in this version; leave it out

@@ -17,11 +17,11 @@ from backends.base import StoreError
 from proxy.archives.backup import Backup, Progress
 from proxy.archives.restore import Restore, Restored, verified
 from proxy.clock import Clock
-from proxy.config import Config, in_backend
+from proxy.config import Config, in_backend, reading
 from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import DATABASES
-from proxy.offline import Refused, check_reachable, default_state, reading, say, the_home, until_told
+from proxy.offline import Refused, check_reachable, default_state, say, the_home, until_told
 from proxy.sides import Away, Side, side_of
 from proxy.statefile import BadState, StateFile
 from proxy.views import View, view

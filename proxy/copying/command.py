@@ -14,11 +14,11 @@ import uvloop
 
 from backends.base import StoreError
 from proxy.clock import Clock
-from proxy.config import Config, RouteConfig, in_backend
+from proxy.config import Config, RouteConfig, in_backend, reading
 from proxy.copying.passes import Copy
 from proxy.copying.state import State
 from proxy.glob import Glob
-from proxy.offline import Refused, check_reachable, default_state, reading, say, the_home, until_told
+from proxy.offline import Refused, check_reachable, default_state, say, the_home, until_told
 from proxy.prefixes import PrefixMap
 from proxy.sides import Away, Side, side_of, together
 from proxy.statefile import BadState, StateFile

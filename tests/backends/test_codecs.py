@@ -7,14 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import zstandard
 
-from backends.codecs import Codec, CodecError, Hash, compress, decompress
+from backends.codecs import Codec, CodecError, Hash, block_of, compress, decompress, frame_of
 
 TEXT = b"the same words, and the same words again, and again the same words " * 5
 DICTIONARY = zstandard.ZstdCompressionDict(TEXT, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def test_ids_never_change() -> None:
-    assert {codec.name: codec.value for codec in Codec} == {"NONE": 0, "ZSTD": 1, "ZSTD_DICTIONARY": 2}
+    assert {codec.name: codec.value for codec in Codec} == {
+        "NONE": 0,
+        "ZSTD": 1,
+        "ZSTD_DICTIONARY": 2,
+        "ZSTD_DICTIONARY_BLOCK": 3,
+    }
     assert {hash_.name: hash_.value for hash_ in Hash} == {"NONE": 0, "SHA256": 3}
 
 
@@ -40,6 +45,28 @@ def test_a_frame_lacks_magic_number_and_content_size() -> None:
     whole = zstandard.FRAME_HEADER + frame
     assert zstandard.frame_content_size(whole) == -1
     assert zstandard.ZstdDecompressor().decompress(whole, max_output_size=len(TEXT)) == TEXT
+
+
+@pytest.mark.parametrize("length", [1, 60, 1023, 1024, 1025, 70_000, 128 * 1024])
+@pytest.mark.parametrize("level", [1, 3, 12])
+def test_a_frame_of_one_block_is_that_block(length: int, level: int) -> None:
+    value = (TEXT * 400)[7 : 7 + length]
+    frame = compress(value, level, DICTIONARY)
+    block = block_of(frame)
+    if length > 1:
+        assert frame[5:] == block
+        assert decompress(frame_of(block, length), length, DICTIONARY) == value
+    else:  # too short to be compressed
+        assert block == b""
+
+
+def test_what_is_not_one_compressed_block_stays_a_frame() -> None:
+    assert block_of(compress(TEXT * 600, 3, DICTIONARY)) == b""  # several blocks
+    assert block_of(compress(bytes(range(256)), 3, None)) == b""  # one as it is
+    assert block_of(compress(b"a" * 100_000, 3, None)) != b""
+    for block, length in ((b"", 5), (b"abc", 0), (b"abc", 128 * 1024 + 1), (bytes(128 * 1024 + 1), 5)):
+        with pytest.raises(CodecError, match="no block of ours"):
+            frame_of(block, length)
 
 
 def test_a_dictionary_is_what_makes_short_values_small() -> None:

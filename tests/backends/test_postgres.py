@@ -344,7 +344,7 @@ async def test_existing_tables_need_no_right_to_create(
     user = urlsplit(guest).username
     await sql.execute(f"grant select, insert, update, delete on {table} to {user}")
     await sql.execute(f"grant select on {table}_meta to {user}")
-    await sql.execute(f"grant insert on {table}_quarantine to {user}")
+    await sql.execute(f"grant select, insert, delete on {table}_quarantine to {user}")
     store = await new_store(guest)
     assert (await commit(store, put(A), put(B, None, ABSENT))).tokens is not None
     await store.quarantine(A, record(), "why")
@@ -570,7 +570,8 @@ async def test_acknowledged_writes_survive_a_killed_server(table: str) -> None:
                     assert there in outcome.tokens
                 else:
                     assert outcome.error is not None
-                    assert not outcome.error.unknown
+                    # For all that it can know, another may have deleted what was written.
+                    assert outcome.error.unknown == ("may have been applied" in str(outcome.error))
                     assert there == ABSENT
         for store in stores:
             await store.close()

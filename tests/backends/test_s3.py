@@ -15,11 +15,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import ABSENT, CONFLICT, Change, Key, KeyTooLong, Op, Record, StoreError, Token, Want
+from backends.base import (
+    ABSENT,
+    CONFLICT,
+    Change,
+    Foreign,
+    Key,
+    KeyTooLong,
+    Op,
+    Record,
+    StoreError,
+    Token,
+    Want,
+)
 from backends.s3 import S3Store
 from backends.s3_layout import (
     NAME_MAX,
-    ForeignError,
     Head,
     Names,
     content,
@@ -197,7 +208,7 @@ def test_what_is_stored_tells_all_but_the_value() -> None:
 
 @pytest.mark.parametrize("meta", [None, "", "1.1.1", "1.1.x.0.0", "2.1.1.0.0"])
 def test_an_object_of_others_is_named(meta: str | None) -> None:
-    with pytest.raises(ForeignError, match=r"k/0:a.*(metadata|layout 2)"):
+    with pytest.raises(Foreign, match=r"k/0:a.*(metadata|layout 2)"):
         stored("k/0:a", Head("etag", 20, meta))
 
 
@@ -232,11 +243,27 @@ async def test_objects_of_others_are_passed_over_and_never_overwritten_silently(
             raw_client(server).put_object(Bucket=BUCKET, Key=f"{where['prefix']}/{name}", Body=b"?")
         page, after = await store.scan(0, b"", None, 10)
         assert ([info.name for info in page], after) == ([B.name], None)
-        with pytest.raises(StoreError, match="k/0:long:a"):
+        assert await store.names(0, b"", None, 10) == ([A.name, B.name], None)
+        with pytest.raises(Foreign, match="k/0:long:a"):
             await store.load([A], Want.VALUE)
         assert "k/0:long:a" in str(await failure(store, put(A, record(), ABSENT)))
         clock.advance(3 * HOUR)
         assert await store.sweep(10) == 0
+
+
+@pytest.mark.parametrize("size", [0, 8, 9, 10])
+async def test_an_object_that_was_cut_to_next_to_nothing_is_a_record_without_a_payload(
+    size: int, open_at: Open, where: Place, server: S3Server
+) -> None:
+    async with open_at(where) as store:
+        await commit(store, put(A, record()))
+        client, name = raw_client(server), f"{where['prefix']}/k/0:long:a"
+        whole = client.get_object(Bucket=BUCKET, Key=name)
+        body = whole["Body"].read()[:size]
+        client.put_object(Bucket=BUCKET, Key=name, Body=body, Metadata=whole["Metadata"])
+        [(found, _)] = await store.load([A], Want.WHOLE)
+        assert found is not None
+        assert (found.payload, found.stored_size) == (b"", 0)
 
 
 async def test_a_quarantined_record_lies_apart_with_the_reason(

@@ -77,6 +77,15 @@ GOLDEN = [
         ),
         id="zstd with a dictionary",
     ),
+    pytest.param(
+        "0133ac025c" + "49b74f2894d21f2f737236e2878ef0bc0f297eefe738df810fbb91c19859cefc" + "000100f94d0108",
+        TEXT,
+        Description(
+            *(1, "zstd_dictionary_block", "sha256", 300, 92),
+            "49b74f2894d21f2f737236e2878ef0bc0f297eefe738df810fbb91c19859cefc",
+        ),
+        id="a block with a dictionary",
+    ),
 ]
 
 
@@ -196,7 +205,7 @@ DIGEST = bytes(32)
         (b"\x01\x00", "truncated: 2 bytes are no sealed value"),
         (b"\x00\x00\x00", "format version 0 is not known to this release"),
         (b"\x02\x00\x00", "format version 2 is not known to this release"),
-        (b"\x01\x03\x00", "codec 3 is not known to this release"),
+        (b"\x01\x04\x00", "codec 4 is not known to this release"),
         (b"\x01\x10\x00", "hash 1 is not known to this release"),
         (b"\x01\x00\x80", "truncated: the header is cut"),
         (b"\x01\x02\x81", "truncated: the header is cut"),
@@ -209,6 +218,9 @@ DIGEST = bytes(32)
         (b"\x01\x00" + b"\xff" * 8 + b"\x7f", f"raw length {2**63 - 1} is over the limit of {LIMIT}"),
         (b"\x01\x01\x81\x80\x40\0\0\0", f"raw length {LIMIT + 1} is over the limit of {LIMIT}"),
         (b"\x01\x02\x05\x03abc", "dictionary 5 is not there"),
+        (b"\x01\x03\x05\x03abc", "dictionary 5 is not there"),
+        (b"\x01\x03\xac\x02\x00abc", "decompression failed: the payload is no block of ours"),
+        (b"\x01\x03\xac\x02\x03", "decompression failed: the payload is no block of ours"),
         (b"\x01\x01\x00\0\0\0", "decompression failed: the payload is a zstd frame of no bytes"),
         (b"\x01\x01\x05abc", "decompression failed: the payload is no zstd frame of ours"),
         (b"\x01\x30\x03" + DIGEST + b"abc", "the digest does not match"),

@@ -300,7 +300,14 @@ def test_keyed_commands_that_stay_off_shared_connections() -> None:
     kept = {each.title for each in SPECS.values() if each.has_keys and not each.forwardable}
     lists = {"blmove", "blmpop", "blpop", "brpop", "brpoplpush"}
     others = {"bzmpop", "bzpopmax", "bzpopmin", "xread", "xreadgroup"}
-    assert kept == lists | others | {"migrate", "pfdebug", "restore-asking", "tier|where", "watch"}
+    assert kept == lists | others | {
+        "migrate",
+        "pfdebug",
+        "restore-asking",
+        "tier|verify",
+        "tier|where",
+        "watch",
+    }
 
 
 def test_nothing_without_keys_is_forwarded() -> None:

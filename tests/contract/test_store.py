@@ -19,6 +19,7 @@ from backends.base import (
     KeyTooLong,
     NotAtomic,
     Op,
+    Quarantined,
     Record,
     Store,
     Token,
@@ -497,6 +498,16 @@ async def test_a_swept_key_can_be_written_again(store: Store, clock: ManualClock
     assert await names(store) == [A.name]
 
 
+async def test_names_come_page_by_page_too(store: Store) -> None:
+    for key in (A, B, C):
+        await commit(store, put(key, record()))
+    await commit(store, put(Key(1, A.name), record()))
+    await commit(store, put(Key(0, b"other"), record()))
+    first, after = await store.names(0, b"long:", None, 2)
+    rest, end = await store.names(0, b"long:", after, 2)
+    assert (first + rest, end) == ([A.name, B.name, C.name], None)
+
+
 # --- quarantine, durability ---
 
 
@@ -511,6 +522,30 @@ async def test_a_quarantined_record_is_kept_out_of_sight(store: Store) -> None:
     assert await names(store) == [A.name]
     assert await store.size(0, b"") == 1
     assert await fetch(store, A) == new
+
+
+async def test_what_is_in_quarantine_is_listed_page_by_page_and_released(
+    store: Store, clock: ManualClock
+) -> None:
+    assert await store.quarantined(None, 10) == []
+    found_at = clock.ms
+    kept = []
+    for key in (A, B, Key(3, A.name), Key(0, EVERY_BYTE)):
+        damaged = record(EVERY_BYTE)
+        kept.append(Quarantined(key, damaged.write_id, 1, 256, found_at, "38 bytes where 40 belong"))
+        await store.quarantine(key, damaged, "38 bytes where\n40 belong" if key == A else kept[-1].reason)
+        clock.advance(1)
+        await store.quarantine(key, damaged, "found again")
+        clock.advance(-1)
+    page = await store.quarantined(None, 3)
+    rest = await store.quarantined(page[-1][:2], 3)
+    listed = [each._replace(reason=" ".join(each.reason.split())) for each in page + rest]
+    assert (len(page), sorted(listed)) == (3, sorted(kept))
+
+    assert await store.release(A, kept[0].write_id)
+    assert not await store.release(A, kept[0].write_id)
+    assert not await store.release(B, kept[0].write_id)
+    assert {each.key for each in await store.quarantined(None, 10)} == {each.key for each in kept[1:]}
 
 
 async def test_documents_stand_beside_the_records(store: Store) -> None:

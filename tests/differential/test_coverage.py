@@ -32,6 +32,7 @@ TESTS: Final = Path(__file__).parents[1]
 ELSEWHERE: Final = {
     "clients/test_monitor.py": "monitor",
     "clients/test_purge.py": "tier|purge",
+    "verifying/test_asking.py": "tier|quarantine, tier|verify",
     "commands/test_connection.py": """
         client|id, client|info, client|kill NORMAL USER, client|list NORMAL, client|maint_notifications,
         client|reply OFF SKIP, hello, script|debug
@@ -53,6 +54,7 @@ ELSEWHERE: Final = {
         memory|usage, time
     """,
     "commands/test_tier_commands.py": "tier|routes, tier|where",
+    "commands/test_tier_dict.py": "tier|dict",
     "differential/test_tracking.py": """
         client|caching, client|getredir, client|tracking, client|trackinginfo
     """,

@@ -1,0 +1,189 @@
+"""Dictionaries beside the records: found by everyone, never changed, and never used when damaged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from backends.base import ABSENT, Store, StoreError
+from backends.codecs import Codec
+from backends.dictionaries import Dictionaries, Trained
+from backends.documents import document_key, read_document, write_document
+from backends.s3 import S3Store
+from backends.seal import IntegrityError, SealPolicy, UnknownDictionary, seal, unseal
+from backends.sqlite import SqliteStore
+from backends.training import train, with_dictionary
+from proxy.clock import ManualClock
+from tests import s3
+from tests.chats import messages
+from tests.coldhomes import WatchedStore, failing
+
+LIMIT = 1 << 20
+PLAIN = SealPolicy()
+MESSAGES = list(messages(600))
+CANDIDATE = train(MESSAGES, PLAIN, 4096)
+assert CANDIDATE is not None
+
+OpenStore = Callable[[], Awaitable[WatchedStore]]
+
+
+def trained(route: bytes = b"long:") -> Trained:
+    assert CANDIDATE is not None
+    return Trained(route, 1000, 450, 150, 300, 100, CANDIDATE.dictionary)
+
+
+@pytest.fixture(params=["sqlite", "s3"])
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OpenStore]:
+    """Stores on one place."""
+    where = s3.place(request.getfixturevalue("s3_moto")) if request.param == "s3" else None
+    opened: list[Store] = []
+
+    async def open_one() -> WatchedStore:
+        clock = ManualClock()
+        store: Store
+        if where is None:
+            store = SqliteStore("local", str(tmp_path / "redtier.db"), clock)
+        else:
+            store = s3.new_store(clock, where)
+            assert isinstance(store, S3Store)
+        await store.open()
+        opened.append(store)
+        return WatchedStore(store)
+
+    yield open_one
+    for store in opened:
+        await store.close()
+
+
+async def sealed_with(dictionaries: Dictionaries, raw: bytes) -> tuple[int, bytes]:
+    """A dictionary's id, and a value that can't be read without it."""
+    id = await dictionaries.add(trained())
+    policy = with_dictionary(PLAIN, id, trained().dictionary)
+    return id, seal(0, b"k", 1, raw, policy)
+
+
+async def test_whoever_reads_the_store_can_unseal(open_store: OpenStore) -> None:
+    id, sealed = await sealed_with(Dictionaries(await open_store()), MESSAGES[0])
+    dictionaries = await Dictionaries.load(await open_store())
+    assert unseal(0, b"k", 1, sealed, LIMIT, dictionaries.known) == MESSAGES[0]
+    about = dictionaries.about[id]
+    assert (about.route, about.size, about.samples) == (b"long:", len(trained().dictionary), 450)
+
+
+async def test_one_that_others_trained_meanwhile_is_fetched_once_for_all_who_need_it(
+    open_store: OpenStore,
+) -> None:
+    store = await open_store()
+    reader = await Dictionaries.load(store)
+    _, sealed = await sealed_with(Dictionaries(await open_store()), MESSAGES[0])
+    with pytest.raises(UnknownDictionary):
+        unseal(0, b"k", 1, sealed, LIMIT, reader.known)
+    store.loads.clear()
+    found = await asyncio.gather(*[reader.of(sealed) for _ in range(5)])
+    assert {unseal(0, b"k", 1, sealed, LIMIT, by_id) for by_id in found} == {MESSAGES[0]}
+    assert len(store.loads) == 1
+    assert reader.fetched == 1
+
+
+async def test_proxies_that_train_at_once_get_ids_of_their_own(open_store: OpenStore) -> None:
+    store = await open_store()
+    one, other = Dictionaries(store), Dictionaries(await open_store())
+    theirs: list[int] = []
+
+    async def be_quicker() -> None:
+        if len(theirs) < 3:  # each time that one is about to write
+            theirs.append(await other.add(trained(b"other:")))
+
+    store.before_commit = be_quicker
+    assert await one.add(trained(b"one:")) == 4
+    assert theirs == [1, 2, 3]
+    found = await Dictionaries.load(await open_store())
+    assert {id: about.route for id, about in found.about.items()} == {
+        **dict.fromkeys(theirs, b"other:"),
+        4: b"one:",
+    }
+
+
+async def test_an_id_is_not_given_again_where_one_is_missing(open_store: OpenStore) -> None:
+    store = await open_store()
+    dictionaries = Dictionaries(store)
+    for _ in range(11):  # in a store's order 10 is before 2
+        await dictionaries.add(trained())
+    assert await Dictionaries(store).add(trained()) == 12
+
+
+async def test_no_flipped_bit_and_no_cut_end_gives_other_bytes(open_store: OpenStore) -> None:
+    store = await open_store()
+    id, sealed = await sealed_with(Dictionaries(store), MESSAGES[0])
+    name = f"dictionary/{id}"
+    document = await read_document(store, name)
+    assert document is not None
+    good = document.value
+    for bit in [*range(0, 8 * 40, 7), *range(8 * 40, 8 * len(good), 8 * len(good) // 40)]:
+        flipped = bytearray(good)
+        flipped[bit // 8] ^= 1 << bit % 8
+        await write_document(store, name, bytes(flipped), None)
+        with pytest.raises(IntegrityError, match=f"dictionary {id} "):
+            await Dictionaries(store).of(sealed)
+    await write_document(store, name, good[:-1], None)
+    with pytest.raises(IntegrityError):
+        await Dictionaries(store).of(sealed)
+    damaged = await Dictionaries.load(store)
+    assert list(damaged.damaged) == [id]
+    assert damaged.newest(b"long:") == 0
+    await write_document(store, name, good, None)  # once it is mended, all is well
+    assert unseal(0, b"k", 1, sealed, LIMIT, await damaged.of(sealed)) == MESSAGES[0]
+
+
+async def test_one_that_stands_under_the_id_of_another_is_damaged(open_store: OpenStore) -> None:
+    store = await open_store()
+    await Dictionaries(store).add(trained())
+    document = await read_document(store, "dictionary/1")
+    assert document is not None
+    await write_document(store, "dictionary/2", document.value, ABSENT)
+    dictionaries = await Dictionaries.load(store)
+    assert (list(dictionaries.known), list(dictionaries.damaged)) == ([1], [2])
+
+
+async def test_one_of_a_form_that_is_not_known_is_not_used(open_store: OpenStore) -> None:
+    store = await open_store()
+    magic = (0xEC30A437).to_bytes(4, "little")  # RFC 8878, 5
+    broken = msgspec.msgpack.encode(Trained(b"long:", 1, 1, 1, 2, 1, magic + bytes(100)))
+    for id, raw in ((1, b"\x91\x01"), (2, b"no msgpack"), (3, broken)):
+        name = f"dictionary/{id}"
+        sealed = seal(document_key("").db, name.encode(), 0, raw, SealPolicy(Codec.NONE))
+        await write_document(store, name, sealed, ABSENT)
+        with pytest.raises(IntegrityError, match=f"dictionary {id} is not readable by this release"):
+            await Dictionaries(store).fetch(id)
+    assert list((await Dictionaries.load(store)).damaged) == [1, 2, 3]
+
+
+async def test_as_many_are_held_as_may_be_and_what_is_in_use_stays(open_store: OpenStore) -> None:
+    dictionaries = Dictionaries(await open_store(), keep=3)
+    assert await dictionaries.add(trained()) == 1
+    dictionaries.pin(b"long:", 1)
+    for _ in range(4):
+        await dictionaries.add(trained(b"other:"))
+    assert list(dictionaries.known) == [1, 4, 5]
+    assert sorted(dictionaries.about) == [1, 2, 3, 4, 5]
+    await dictionaries.fetch(2)
+    assert list(dictionaries.known) == [1, 5, 2]
+
+
+async def test_one_that_is_missing_and_a_store_that_is_away_are_told_apart(open_store: OpenStore) -> None:
+    store = await open_store()
+    id, sealed = await sealed_with(Dictionaries(store), MESSAGES[0])
+    reader = Dictionaries(store)
+    store.before_load = failing(StoreError("away"))
+    with pytest.raises(StoreError, match="away"):
+        await reader.of(sealed)
+    with pytest.raises(StoreError, match="away"):
+        await reader.refresh()
+    store.before_load = (await open_store()).before_load
+    assert list(await reader.of(sealed)) == [id]
+    with pytest.raises(IntegrityError, match="dictionary 9 is not there"):
+        await reader.fetch(9)
