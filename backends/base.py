@@ -206,6 +206,8 @@ class Store(ABC):
     key_max: int  # longest key name that can be stored, bytes
     bulk_max: int = 262_144  # bytes; larger payloads are brought only by Want.WHOLE
     atomic_groups: bool = True  # whether a group of several keys is possible
+    large_from: int = 2**62  # raw bytes from which a write takes long, and goes beside the others
+    large_at_once: int = 0  # large values under way at once; 0: as many as take half of ``concurrency``
     shared: bool = True  # whether others may write to it: then nothing that was read stays true by itself
 
     @abstractmethod
@@ -269,6 +271,21 @@ class Store(ABC):
 
         Returns how many.
         """
+
+    async def stored(self, key: Key) -> Loaded:
+        """A record with its payload as it stands in the store, nothing of it fetched from elsewhere."""
+        return (await self.load([key], Want.WHOLE))[0]
+
+    async def url(self, record: Record, seconds: int) -> str | None:
+        """Where the raw value of a record, as ``stored`` gives it, can be fetched over HTTP for so long.
+
+        None if it can't.
+        """
+        return None
+
+    def figures(self) -> dict[str, int]:
+        """What this store in particular has counted since the start, by name."""
+        return {}
 
     @abstractmethod
     async def quarantine(self, key: Key, record: Record, reason: str) -> None:

@@ -6,25 +6,32 @@ value (``backends.seal``) of the database ``BESIDE``, that name and the kind 0, 
 found before it is used.
 
 One is written once, under an id that none had before, and is never changed or removed: a record anywhere
-in the store, its quarantine or a backup of it may name it for as long as there are such.
+in the store, its quarantine or a backup of it may name it for as long as there are such.  As a million
+records may hang on one, the same bytes stand there twice: the other document is ``dictionary-copy/N``.
+Whoever finds one of the two damaged or missing takes the other, and makes the first anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import zstandard
 
-from backends.base import ABSENT, BESIDE, Key, Loaded, Store, Want
+from backends.base import ABSENT, BESIDE, Key, Loaded, Store, StoreError, Want
 from backends.codecs import NO_DICTIONARIES, Codec, compress, decompress
 from backends.codecs import Dictionaries as ById
-from backends.documents import document_key, document_names, read_document, write_document
+from backends.documents import Document, document_key, document_names, read_document, write_document
 from backends.seal import IntegrityError, SealPolicy, dictionary_id, seal, unseal
 
+log = logging.getLogger("redtier.dictionaries")
+
 PREFIX: Final = "dictionary/"
+COPY_PREFIX: Final = "dictionary-copy/"
+_BOTH: Final = "dictionary"  # what the names of both begin with
 SIZE_MAX: Final = 16 << 20  # bytes of one, above all that is sensible
 # Dictionaries read at once, which bounds what is held of those that nobody needs.
 _AT_ONCE: Final = 8
@@ -59,6 +66,13 @@ class About(msgspec.Struct, frozen=True):
     samples: int
     plain: int
     packed: int
+
+
+class Mended(NamedTuple):
+    """What became of a dictionary of which a copy was damaged or missing."""
+
+    good: bytes | None  # the document's bytes; None: neither copy can be used
+    line: str  # for people; empty: both copies are good
 
 
 class Dictionaries:
@@ -108,33 +122,41 @@ class Dictionaries:
 
     async def refresh(self) -> None:
         """Learn of those that others have trained since; one that is damaged is noted.  Raises StoreError."""
-        names = await document_names(self.store, PREFIX)
-        ids = sorted(id for name in names if (id := _id_of(name)) and id not in self.about)
+        ids = [id for id in await self._ids() if id not in self.about]
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
             loaded = await load_all(self.store, [document_key(_name(id)) for id in part], Want.WHOLE)
             for id, (record, _) in zip(part, loaded, strict=True):
-                if record is None or record.payload is None:
-                    continue
                 try:
-                    self._take(id, record.payload)
-                except IntegrityError as damage:
-                    self.damaged[id] = str(damage)
+                    self._take(id, None if record is None else record.payload)
+                except IntegrityError:
+                    try:
+                        await self.fetch(id)
+                    except IntegrityError as damage:
+                        self.damaged[id] = str(damage)
 
     async def add(self, trained: Trained) -> int:
         """Keep a new dictionary in the store; its id, once the store has acknowledged it.
 
         Raises StoreError; if that says ``unknown``, the dictionary may turn up in a later ``refresh``.
         """
-        names = await document_names(self.store, PREFIX)
-        id = max((_id_of(name) for name in names), default=0)
+        id = max(await self._ids(), default=0)
         for _ in range(_TRIES):
             id += 1
             sealed = seal(BESIDE, _name(id).encode(), 0, msgspec.msgpack.encode(trained), _POLICY)
             if await write_document(self.store, _name(id), sealed, ABSENT) is not None:
+                await write_document(self.store, _copy(id), sealed, None)
                 self._take(id, sealed)
                 return id
         raise RuntimeError(f"others took {_TRIES} ids for dictionaries at once")
+
+    async def mend(self) -> list[Mended]:
+        """Verify both copies of each dictionary; those of which one or both were damaged or missing.
+
+        Raises StoreError.
+        """
+        found = [await self._mend(id) for id in await self._ids()]
+        return [mended for mended in found if mended.line]
 
     def newest(self, route: bytes) -> int:
         """The id of the last one that was trained for a route; 0: none can be used."""
@@ -146,17 +168,43 @@ class Dictionaries:
 
     async def _fetch(self, id: int) -> zstandard.ZstdCompressionDict:
         document = await read_document(self.store, _name(id))
-        if document is None:
-            raise IntegrityError(f"dictionary {id} is not there")
         self.fetched += 1
-        return self._take(id, document.value)
-
-    def _take(self, id: int, sealed: bytes) -> zstandard.ZstdCompressionDict:
-        trained = _open(id, sealed)
         try:
-            dictionary = prepared(trained.dictionary)
-        except zstandard.ZstdError as error:
-            raise IntegrityError(f"dictionary {id} is not readable by this release: {error}") from None
+            return self._take(id, None if document is None else document.value)
+        except IntegrityError:
+            mended = await self._mend(id)
+            if mended.good is None:
+                raise
+            log.error("%s: %s", self.store.name, mended.line)
+            return self._take(id, mended.good)
+
+    async def _mend(self, id: int) -> Mended:
+        """Make the one copy anew of the other where it is damaged or missing."""
+        names = (_name(id), _copy(id))
+        found = [await read_document(self.store, name) for name in names]
+        damages = [_damage(id, document) for document in found]
+        bad = 0 if damages[0] else 1
+        document, other = found[bad], found[1 - bad]
+        if damages[1 - bad]:
+            return Mended(None, f"{damages[0]}, and so is its copy: what was sealed with it can't be read")
+        assert other is not None
+        if not damages[bad]:
+            return Mended(other.value, "")
+        token = ABSENT if document is None else document.token
+        fate = "made anew of the other copy"
+        try:
+            if await write_document(self.store, names[bad], other.value, token) is None:
+                fate = "being made anew by another proxy"
+        except StoreError as error:
+            fate = f"not made anew: {error}"
+        return Mended(other.value, f"{names[bad]}: {damages[bad]}; {fate}")
+
+    async def _ids(self) -> list[int]:
+        names = await document_names(self.store, _BOTH)
+        return sorted({_id_of(name) for name in names} - {0})
+
+    def _take(self, id: int, sealed: bytes | None) -> zstandard.ZstdCompressionDict:
+        trained, dictionary = _open(id, sealed)
         self.about[id] = About(
             id,
             len(trained.dictionary),
@@ -194,21 +242,38 @@ def prepared(dictionary: bytes) -> zstandard.ZstdCompressionDict:
     return made
 
 
-def _open(id: int, sealed: bytes) -> Trained:
+def _open(id: int, sealed: bytes | None) -> tuple[Trained, zstandard.ZstdCompressionDict]:
+    """Raises IntegrityError, for None too."""
+    if sealed is None:
+        raise IntegrityError(f"dictionary {id} is not there")
     try:
         raw = unseal(BESIDE, _name(id).encode(), 0, sealed, SIZE_MAX)
-        return msgspec.msgpack.decode(raw, type=Trained)
+        trained = msgspec.msgpack.decode(raw, type=Trained)
+        return trained, prepared(trained.dictionary)
     except IntegrityError as damage:
         raise IntegrityError(f"dictionary {id} is damaged: {damage}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, zstandard.ZstdError) as error:
         raise IntegrityError(f"dictionary {id} is not readable by this release: {error}") from None
+
+
+def _damage(id: int, document: Document | None) -> str:
+    """Why it can't be used; empty: it can."""
+    try:
+        _open(id, None if document is None else document.value)
+    except IntegrityError as damage:
+        return str(damage)
+    return ""
 
 
 def _name(id: int) -> str:
     return f"{PREFIX}{id}"
 
 
+def _copy(id: int) -> str:
+    return f"{COPY_PREFIX}{id}"
+
+
 def _id_of(name: str) -> int:
     """0: the name is none of a dictionary."""
-    digits = name.removeprefix(PREFIX)
+    digits = name.removeprefix(PREFIX).removeprefix(COPY_PREFIX)
     return int(digits) if digits.isascii() and digits.isdigit() else 0

@@ -56,8 +56,7 @@ from backends.postgres_groups import (
 from backends.postgres_notices import Listener, everything, messages, new_origin
 from backends.postgres_pool import Link, Lost, Pool, Refused, Rows
 from backends.postgres_sql import LAYOUT, Statements
-from backends.seal import VERSION as SEAL_VERSION
-from backends.versions import Versions
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 # Rolled back by the server for another transaction's sake: to be tried again, a few times.
@@ -288,7 +287,7 @@ class PostgresStore(Store):
         """Make the tables those of this release, unless they are of a newer one: then refuse."""
         found = await self._versions(link)
         found.check(LAYOUT, self._pool.title)
-        if found == Versions(LAYOUT, SEAL_VERSION):
+        if found == Versions(LAYOUT, SEALS):
             return
         async with link.transaction():
             await link.run(self._sql.lock_layout)

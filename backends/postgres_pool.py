@@ -41,6 +41,7 @@ _REMEDIES: Final = {
     "42703": "another program's table has this name: choose a name for table",
     "42P01": "it was dropped: restart to create it anew",
     "53100": "make room on the server's disk",
+    "RT001": "raise grace in offload: an upload must not take as long",
     "53300": "lower pool, or raise the server's max_connections",
 }
 _DRIVER_ERRORS: Final = (

@@ -15,12 +15,12 @@ from __future__ import annotations
 from typing import Final
 
 from backends.base import Want
-from backends.seal import VERSION as SEAL_VERSION
+from backends.versions import SEALS
 
 LAYOUT: Final = 2
 """Version of the tables; what made it of the one before is in ``Statements.steps``."""
 # Two proxies that start at once must not create, or change, the same table; any constant of ours will do.
-_CREATION_LOCK: Final = 0x72656474696572
+CREATION_LOCK: Final = 0x72656474696572
 
 _COLUMNS: Final = "db, key, kind, write_id, expire_at, raw_size, value"
 _ROWS: Final = (
@@ -40,10 +40,10 @@ class Statements:
 
     def __init__(self, table: str, bulk_max: int, notify: bool = False) -> None:
         schema, _, name = table.rpartition(".")
-        home = f"{_quoted(schema)}." if schema else ""
-        main = f"{home}{_quoted(name)}"
-        meta = f"{home}{_quoted(name + '_meta')}"
-        aside = f"{home}{_quoted(name + '_quarantine')}"
+        home = f"{quoted(schema)}." if schema else ""
+        main = f"{home}{quoted(name)}"
+        meta = f"{home}{quoted(name + '_meta')}"
+        aside = f"{home}{quoted(name + '_quarantine')}"
 
         self.rights: Final = {
             main: ("select", "insert", "update", "delete"),
@@ -61,7 +61,7 @@ class Statements:
         # before it is read without it.  It is compressed already: EXTERNAL spares the server the attempt,
         # and lets octet_length read its size from the row.  The free tenth of each page lets a rewritten
         # row stay on its page, which spares the indexes (a heap-only tuple).
-        self.lock_layout: Final = f"select pg_advisory_xact_lock({_CREATION_LOCK})"
+        self.lock_layout: Final = f"select pg_advisory_xact_lock({CREATION_LOCK})"
         self.create: Final = f"""
             {self.lock_layout};
             create table if not exists {main} (
@@ -70,7 +70,7 @@ class Statements:
                 value bytea not null,
                 primary key (db, key)) with (fillfactor = 90);
             alter table {main} alter value set storage external;
-            create index if not exists {_quoted(name + "_expire_at")} on {main} (expire_at)
+            create index if not exists {quoted(name + "_expire_at")} on {main} (expire_at)
                 where expire_at > 0;
             create table if not exists {aside} (
                 db smallint not null, key bytea not null, write_id bigint not null, kind smallint not null,
@@ -79,7 +79,7 @@ class Statements:
                 primary key (db, key, write_id));
             create table if not exists {meta} (
                 schema_version integer not null, seal_version integer not null);
-            insert into {meta} select {LAYOUT}, {SEAL_VERSION} where not exists (select from {meta})"""
+            insert into {meta} select {LAYOUT}, {SEALS} where not exists (select from {meta})"""
         # What makes the tables of the version before those of a version.
         self.steps: Final = {
             2: f"alter table {meta} add column seal_version integer not null default 1",
@@ -89,7 +89,7 @@ class Statements:
         # They never go back: several proxies may be at it.
         self.record: Final = (
             f"update {meta} set schema_version = greatest(schema_version, {LAYOUT}),"
-            f" seal_version = greatest(seal_version, {SEAL_VERSION})"
+            f" seal_version = greatest(seal_version, {SEALS})"
         )
 
         # $1 db, $2 keys, $3 now.
@@ -212,5 +212,5 @@ def _telling(change: str, place: int) -> str:
     return f"with done as ({change}) select write_id, told from done, ({_told(place)}) told"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

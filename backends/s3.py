@@ -65,8 +65,7 @@ from backends.s3_layout import (
     stored,
     token,
 )
-from backends.seal import VERSION as SEAL_VERSION
-from backends.versions import Versions
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ class S3Store(Store):
 
     async def _bring_up(self) -> None:
         """Record the versions of this release, unless those of a newer one are: then refuse."""
-        name, ours = self._names.versions, Versions(VERSION, SEAL_VERSION)
+        name, ours = self._names.versions, Versions(VERSION, SEALS)
         written = None
         while written is None:
             head, body = await self._bucket.get(name, None) or (None, None)

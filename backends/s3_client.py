@@ -14,7 +14,7 @@ import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
 import aiohttp
 from aiobotocore.config import AioConfig
@@ -43,7 +43,7 @@ _META: Final = "redtier"  # the one metadata entry, sent as x-amz-meta-redtier
 
 _BACKGROUND: Final = 8  # requests of scans, sweeps and flushes under way at once
 _STARTS_MAX: Final = 4  # requests made in one turn of the event loop
-_SLOWEST: Final = 64 * 1024  # bytes a second: an upload that is slower than this is given up
+SLOWEST: Final = 64 * 1024  # bytes a second: an upload that is slower than this is given up
 _BREAKER_AFTER: Final = 3  # failures to connect in a row
 _BREAKER_MAX: Final = 5.0  # seconds
 
@@ -88,6 +88,9 @@ class Bucket:
     requests fail at once, but for one now and then that tries it.
     """
 
+    # Any: settings of botocore's Config beside those that every bucket has.
+    settings: ClassVar[dict[str, Any]] = {}
+
     def __init__(self, backend: str, access: Access) -> None:
         self._what = f"s3 backend {backend!r}"
         self._access = access
@@ -126,6 +129,7 @@ class Bucket:
                 parameter_validation=False,
                 http_session_cls=_SendOnce,
                 warm_up_loader_caches=True,  # in a thread: 100 ms of JSON
+                **self.settings,
             ),
         )
         try:
@@ -177,7 +181,7 @@ class Bucket:
         condition = {"IfMatch": f'"{match}"'} if match else {"IfNoneMatch": "*"} if new else {}
         try:
             # aiohttp has no timeout for a peer that stops reading.
-            async with asyncio.timeout(2 * self._timeout + len(body) / _SLOWEST):
+            async with asyncio.timeout(2 * self._timeout + len(body) / SLOWEST):
                 response = await self._call(
                     self._s3.put_object, Key=name, Body=body, Metadata={_META: meta}, **condition
                 )

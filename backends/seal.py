@@ -27,6 +27,8 @@ under another key or database fails, and ``MOVE`` and ``RENAME`` seal anew.  The
 so that a wrong dictionary or a codec's fault shows; the payload, since a flipped bit in a zstd frame
 may well decode to the same bytes.  With the hash NONE only what contradicts itself is noticed.
 
+Version 2 is no value of its own but points to one that lies elsewhere (``pointers``).
+
 Old versions stay readable for ever: a new one is a new version byte and a branch in ``_parse``.
 
 All functions are pure and may run in any thread: for large values (from some 64 KB on) run ``seal``
@@ -54,6 +56,7 @@ from backends.codecs import (
 )
 
 VERSION: Final = 1
+POINTER_VERSION: Final = 2
 
 _NONE: Final[int] = Codec.NONE.value
 _ZSTD: Final[int] = Codec.ZSTD.value
@@ -84,7 +87,8 @@ class SealPolicy:
     """How a route's values are sealed.
 
     ``codec`` is NONE or ZSTD; a ``dictionary`` (with its ``dictionary_id``, from 1) makes ZSTD use it.
-    ``level`` is zstd's; values shorter than ``compress_min`` bytes are kept raw.
+    ``level`` is zstd's; values shorter than ``compress_min`` bytes are kept raw, and those longer than
+    ``compress_max``.
     """
 
     codec: Codec = Codec.ZSTD
@@ -93,6 +97,7 @@ class SealPolicy:
     hash: Hash = Hash.SHA256
     dictionary_id: int = 0
     dictionary: zstandard.ZstdCompressionDict | None = None
+    compress_max: int = 2**62
 
     def __post_init__(self) -> None:
         if self.codec is not Codec.NONE and self.codec is not Codec.ZSTD:
@@ -141,7 +146,7 @@ def seal(db: int, name: bytes, kind: int, raw: bytes, policy: SealPolicy) -> byt
 
 def encode(raw: bytes, policy: SealPolicy) -> tuple[int, bytes]:
     """The codec that makes the least of ``raw``, and the payload that it makes."""
-    if policy.codec is Codec.NONE or len(raw) < policy.compress_min:
+    if policy.codec is Codec.NONE or not policy.compress_min <= len(raw) <= policy.compress_max:
         return _NONE, raw
     codec = _ZSTD
     payload = compress(raw, policy.level, policy.dictionary)
@@ -207,6 +212,11 @@ def raw_length(sealed: bytes) -> int:
     return _parse(sealed).raw_length
 
 
+def head_size(sealed: bytes) -> int:
+    """Bytes before the payload.  Raises ``IntegrityError``."""
+    return _parse(sealed).payload
+
+
 def dictionary_id(sealed: bytes) -> int:
     """The dictionary that unsealing it takes, as the header claims; 0: none.  Raises ``IntegrityError``."""
     return _parse(sealed).dictionary_id
@@ -234,6 +244,8 @@ def _parse(sealed: bytes) -> _Header:
     size = len(sealed)
     if size < 3:
         raise IntegrityError(f"truncated: {size} bytes are no sealed value")
+    if sealed[0] == POINTER_VERSION:
+        raise IntegrityError("its blob is missing or damaged, or its route offloads no more")
     if sealed[0] != VERSION:
         raise IntegrityError(f"format version {sealed[0]} is not known to this release")
     codec = sealed[1] & 0x0F

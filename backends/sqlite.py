@@ -48,8 +48,7 @@ from backends.base import (
     Want,
 )
 from backends.examining import try_out, usable
-from backends.seal import VERSION as SEAL_VERSION
-from backends.versions import Versions
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 _Result = TypeVar("_Result")
@@ -59,7 +58,7 @@ LAYOUT: Final = 2
 
 _SCHEMA: Final = (
     "CREATE TABLE redtier_meta (schema_version INTEGER NOT NULL, seal_version INTEGER NOT NULL)",
-    f"INSERT INTO redtier_meta VALUES ({LAYOUT}, {SEAL_VERSION})",
+    f"INSERT INTO redtier_meta VALUES ({LAYOUT}, {SEALS})",
     # The value stands last: what comes before it is read without its overflow pages.
     """CREATE TABLE redtier (
         db INTEGER NOT NULL, key BLOB NOT NULL,
@@ -230,13 +229,13 @@ class SqliteStore(Store):
                 return
             found = _versions(connection)
             found.check(LAYOUT, self._path)
-            if found == (LAYOUT, SEAL_VERSION):
+            if found == (LAYOUT, SEALS):
                 return
             for version in range(found.layout + 1, LAYOUT + 1):
                 for statement in _STEPS[version]:
                     connection.execute(statement)
             connection.execute(
-                "UPDATE redtier_meta SET schema_version = ?, seal_version = ?", (LAYOUT, SEAL_VERSION)
+                "UPDATE redtier_meta SET schema_version = ?, seal_version = ?", (LAYOUT, SEALS)
             )
 
     def _load(self, keys: Sequence[Key], want: Want, connection: sqlite3.Connection) -> list[Loaded]:

@@ -10,10 +10,13 @@ A step must leave the store of use to the release before it: proxies of that may
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from backends.base import StoreError
-from backends.seal import VERSION as SEAL_VERSION
+from backends.seal import POINTER_VERSION
+
+SEALS: Final = POINTER_VERSION
+"""The newest form of what a record may hold, see ``seal``."""
 
 
 class Versions(NamedTuple):
@@ -22,7 +25,7 @@ class Versions(NamedTuple):
 
     def check(self, layout: int, place: str) -> None:
         """Raises StoreError where a newer release has written to ``place`` than one that knows ``layout``."""
-        for what, found, known in (("layout", self.layout, layout), ("seals", self.seal, SEAL_VERSION)):
+        for what, found, known in (("layout", self.layout, layout), ("seals", self.seal, SEALS)):
             if found > known:
                 raise StoreError(
                     f"{place} is of a newer release ({what} {found}, this one knows {known}): "

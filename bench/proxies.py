@@ -47,7 +47,7 @@ def postgres(options: argparse.Namespace) -> Table:
 
     with ExitStack() as stack:
         server = stack.enter_context(PostgresServer())
-        return _tried(options, stack, make, server.port, atomic=True)
+        return _tried(options, stack, make, server.port, pause=0.5, atomic=True)
 
 
 def s3(options: argparse.Namespace) -> Table:
@@ -60,14 +60,14 @@ def s3(options: argparse.Namespace) -> Table:
             route = '[[routes]]\nprefix = ""\nbackend = "store"\n'
             return Redtier(options.tree, f"[backends.store]\n{backend}{route}")
 
-        return _tried(options, stack, make, server.port, atomic=False)
+        return _tried(options, stack, make, server.port, pause=3, atomic=False)
 
 
 def _tried(
-    options: argparse.Namespace, stack: ExitStack, make: MakeServer, store: int, *, atomic: bool
+    options: argparse.Namespace, stack: ExitStack, make: MakeServer, store: int, *, pause: float, atomic: bool
 ) -> Table:
     proxies = Proxies(stack, make, store)
-    report = asyncio.run(ordeal(proxies, options.seconds, clients=60, keys=1000, atomic=atomic))
+    report = asyncio.run(ordeal(proxies, options.seconds, clients=60, keys=1000, pause=pause, atomic=atomic))
     for line in report.broken[:20]:
         print(line, file=sys.stderr)
     options.broken += len(report.broken)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from backends.base import Store
 from backends.codecs import Codec, Hash
 from backends.dictionaries import Dictionaries
 from backends.memory import MemoryBackend
+from backends.s3_layout import Access
 from backends.seal import SealPolicy
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
@@ -46,6 +47,9 @@ from proxy.sealing import Sealing
 from proxy.snapshots import Snapshot, Snapshots
 from proxy.tally import Overload
 from proxy.verifying.scrub import Scrub
+
+if TYPE_CHECKING:
+    from backends.offload import Offload
 
 READS: Final = {"primary": PRIMARY, "prefer_replica": PREFER_REPLICA, "replica": REPLICA, "any": ANY}
 
@@ -143,7 +147,7 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
         return MemoryHome(memory, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
-    home = ColdHome(_store(backend, clock), clock, cold, cache, events, *bounds)
+    home = ColdHome(_store(config, backend, clock), clock, cold, cache, events, *bounds)
     assert isinstance(backend, ColdBackend)
     home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
     trained = [
@@ -211,19 +215,46 @@ def outermost(prefixes: list[bytes]) -> list[bytes]:
     ]
 
 
-def _store(backend: BackendConfig, clock: Clock) -> Store:
+def _store(config: Config, backend: BackendConfig, clock: Clock) -> Store:
     own = _own(backend, ColdBackend)
     if isinstance(backend, PostgresBackend):
+        if any(route.offload and route.backend == backend.name for route in config.routes):
+            from backends.offload import OffloadingStore
+
+            return OffloadingStore(backend.name, clock=clock, offload=_offload(config, backend), **own)
         from backends.postgres import PostgresStore
 
         return PostgresStore(backend.name, clock=clock, **own)
     if isinstance(backend, S3Backend):
         from backends.s3 import S3Store
 
+        del own["cdn_url"]
         return S3Store(backend.name, clock=clock, **own)
     from backends.sqlite import SqliteStore
 
     return SqliteStore(backend.name, clock=clock, **own)
+
+
+def _offload(config: Config, backend: PostgresBackend) -> Offload:
+    """How the routes of one backend offload; they agree on where to."""
+    from backends.offload import NEVER, Offload, Place, Rule
+
+    own = {
+        route.prefix: route.offload
+        for route in config.routes
+        if route.offload is not None and route.backend == backend.name
+    }
+    rules = {route.prefix: NEVER for route in config.routes}
+    rules |= {prefix: Rule(offload.over, offload.encoding) for prefix, offload in own.items()}
+    first = next(iter(own.values()))
+    bucket = config.backends[first.backend]
+    assert isinstance(bucket, S3Backend)
+    access = Access(
+        *(bucket.bucket, bucket.endpoint_url, bucket.region, bucket.access_key, bucket.secret_key),
+        *(bucket.ca_bundle, first.transfers, bucket.connect_timeout, bucket.timeout),
+    )
+    place = Place(bucket.name, access, bucket.prefix, bucket.cdn_url)
+    return Offload(place, PrefixMap(rules.items()), first.grace, first.transfers)
 
 
 # Any: each backend takes options of its own, under the names that the configuration has for them.
@@ -244,4 +275,5 @@ def _seal_policy(route: RouteConfig) -> SealPolicy:
         route.compression_level,
         route.compress_min,
         Hash.SHA256 if route.integrity == "sha256" else Hash.NONE,
+        compress_max=2**62 if route.offload is None else route.offload.over,
     )

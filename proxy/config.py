@@ -259,6 +259,7 @@ class S3Backend(ColdBackend):
     connections: Count = 64
     connect_timeout: Timeout = duration("5s")
     timeout: Timeout = duration("30s")
+    cdn_url: HttpUrl = ""
 
     def mistakes(self) -> Iterator[Mistake]:
         if bool(self.access_key) != bool(self.secret_key):
@@ -291,6 +292,15 @@ DICTIONARY_MAX: Final = size("1mb")  # a larger one is worth no more, and is hel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OffloadConfig(Table):
+    backend: Text
+    over: Limit = size("256kb")
+    encoding: Literal["none", "gzip", "zstd"] = "gzip"
+    grace: Timeout = duration("1h")
+    transfers: Count = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteConfig(Table):
     """The defaults are those of a cold backend's routes; ``HOT_ROUTE`` has what differs elsewhere."""
 
@@ -317,6 +327,7 @@ class RouteConfig(Table):
         return self.compression != "none" or self.integrity != "none"
 
     mirror: MirrorConfig | None = None
+    offload: OffloadConfig | None = None
 
     def mistakes(self) -> Iterator[Mistake]:
         if self.write == "back":
@@ -405,10 +416,19 @@ def in_backend(config: Config, name: str) -> Config:
     """
     cold = config.backends[name].cold
     other = {"cache": False} if cold else HOT_ROUTE
+    offload = _offload_in(config, name)
     routes = [
-        replace(route, backend=name, cache=False, ttl=0, mirror=None, read_policy="primary")
+        replace(
+            route,
+            backend=name,
+            cache=False,
+            ttl=0,
+            mirror=None,
+            offload=route.offload if route.backend == name else offload,
+            read_policy="primary",
+        )
         if config.backends[route.backend].cold == cold
-        else RouteConfig(prefix=route.prefix, backend=name, **other)
+        else RouteConfig(prefix=route.prefix, backend=name, offload=offload, **other)
         for route in config.routes
     ]
     return replace(config, routes=tuple(routes))
@@ -420,13 +440,24 @@ def reading(config: Config, name: str) -> Config:
     options = HOT_ROUTE | {"integrity": "sha256"}
     if config.backends[name].cold:
         options = {"cache": False, "max_value": HOT_ROUTE["max_value"]}
-    return replace(config, routes=(RouteConfig(prefix=b"", backend=name, **options),))
+    offload = _offload_in(config, name)
+    return replace(config, routes=(RouteConfig(prefix=b"", backend=name, offload=offload, **options),))
+
+
+def _offload_in(config: Config, name: str) -> OffloadConfig | None:
+    """Where a backend's large values lie: whoever reads it must know, whatever route a key has."""
+    offloads = (route.offload for route in config.routes if route.backend == name)
+    return next(filter(None, offloads), None)
+
+
+_OPTIONAL: Final = ("mirror", "offload")
+"""Columns that are shown only where a route has one."""
 
 
 def describe(config: Config) -> Iterator[str]:
     """The routes as lines of an aligned table, for people."""
     rows: list[tuple[str, ...]] = [
-        ("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity", "mirror")
+        ("prefix", "backend", "type", "cache", "ttl", "max_value", "compression", "integrity", *_OPTIONAL)
     ]
     for route in config.routes:
         near = f"yes, {show_duration(route.cache_ttl)}" if route.cache_ttl else "yes"
@@ -444,13 +475,21 @@ def describe(config: Config) -> Iterator[str]:
                 zstd if route.compression != "none" else "none",
                 route.integrity,
                 _mirror_of(route),
+                _offload_of(route),
             )
         )
-    if not any(route.mirror for route in config.routes):
-        rows = [row[:-1] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
+    columns = [
+        (head, *cells)
+        for head, *cells in zip(*rows, strict=True)
+        if head not in _OPTIONAL or any(cell != "no" for cell in cells)
+    ]
+    widths = [max(map(len, column)) for column in columns]
+    for row in zip(*columns, strict=True):
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _offload_of(route: RouteConfig) -> str:
+    return "no" if route.offload is None else f"{route.offload.backend}, over {show_size(route.offload.over)}"
 
 
 def _mirror_of(route: RouteConfig) -> str:
@@ -538,9 +577,33 @@ def _routes(
             mistake = _wrong_mirror(route.backend, route.mirror.backend, types, backends)
             if mistake:
                 reader.mistake(where, "mirror backend", mistake)
+        if route.offload is not None:
+            for option, why in _wrong_offload(route, types, routes):
+                reader.mistake(where, f"offload {option}".rstrip(), why)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)
+
+
+def _wrong_offload(route: RouteConfig, types: _Types, routes: Sequence[RouteConfig]) -> Iterator[Mistake]:
+    """What is wrong with where a route offloads to, by option; ``routes`` are those up to this one."""
+    offload = route.offload
+    assert offload is not None
+    home = types.get(route.backend)
+    if home is not None and home is not PostgresBackend:
+        yield "", f"is for postgres backends, not for {home.type}; leave it out"
+        return
+    if offload.backend not in types:
+        yield "backend", f"unknown backend {shown(offload.backend)}{or_known(offload.backend, types)}"
+    elif types[offload.backend] not in (S3Backend, None):
+        yield "backend", f"must be an s3 backend, which {shown(offload.backend)} is not"
+    for other in routes:
+        if other.backend == route.backend and other.offload is not None:
+            for option in ("backend", "grace", "transfers"):
+                if getattr(offload, option) != getattr(other.offload, option):
+                    prefix = shown(other.prefix.decode())
+                    yield option, f"must be as for prefix {prefix}, which is in the same backend"
+            return
 
 
 def _wrong_mirror(first: str, second: str, types: _Types, backends: Mapping[str, BackendConfig]) -> str:

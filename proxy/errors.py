@@ -522,6 +522,16 @@ def integrity_there(key: bytes, reason: str, backend: str) -> CommandError:
     )
 
 
+def not_offloaded(key: bytes) -> CommandError:
+    return CommandError(
+        f"ERR the value of '{quote(key)}' is not offloaded, so there is no URL of it: read it with GET, or "
+        f"give its route an offload whose 'over' is less than its size, and write it again"
+    )
+
+
+URL_LIFE_OUT_OF_RANGE: Final = "ERR EX must be from 1 to 604800 seconds, which are seven days"
+
+
 def no_quarantine(backend: str, known: list[str]) -> CommandError:
     those = ", ".join(known) or "there is no such backend"
     return CommandError(f"ERR '{quote(backend.encode())}' keeps no quarantine; those that do: {those}")

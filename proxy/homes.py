@@ -140,6 +140,17 @@ class ColdHome(Tier):
         loaded = await self._asked(self.store.load([Key(db, name)], want))
         return loaded[0].record, loaded[0].token, cached
 
+    async def stored(self, db: int, name: bytes) -> tuple[Record | None, Token, bool]:
+        """As ``describe``, with what the store itself has of the value: maybe only where it lies."""
+        self._check_up()
+        cached = self.copies.has(db, name)
+        record, token = await self._asked(self.store.stored(Key(db, name)))
+        return record, token, cached
+
+    async def url(self, record: Record, seconds: int) -> str | None:
+        """As ``Store.url``; raises CommandError."""
+        return await self._asked(self.store.url(record, seconds))
+
     async def train_dictionary(self, prefix: bytes) -> Reply:
         """Train one now for a route of this home; see ``Training.train``.  Raises CommandError."""
         self._check_up()

@@ -418,6 +418,7 @@ def _tier(source: InfoSource, home: Home) -> str:
             "conflicts": home.conflicts,
             "damaged": home.damaged,
             "expired": home.expired,
+            **home.store.figures(),
         }
         hearing = home.hearing
         if hearing is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from backends.base import StoreError, Want
+from backends.pointers import parse_pointer
 from backends.seal import Description, IntegrityError
 from backends.seal import describe as describe_seal
 from backends.sealed_strings import HEAD, is_sealed
@@ -13,11 +14,11 @@ from backends.sealed_strings import describe as describe_string
 from proxy import errors
 from proxy.answers import Answer
 from proxy.commands.spec import CommandSpec
-from proxy.config import Config
+from proxy.config import Config, OffloadConfig
 from proxy.dictionaries import describe
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
-from proxy.keyspace import KIND_NAMES
+from proxy.keyspace import KIND_NAMES, STRING
 from proxy.lru import entry_size
 from proxy.mirror import Mirror
 from proxy.mirrors import Mirrors
@@ -39,11 +40,12 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
         "codec": "none",
         "dictionary": 0,
         "digest": "",
+        "blob": "",
         "version": "",
         "expire_at": 0,
     }
     if isinstance(home, ColdHome):
-        record, token, cached = await home.describe(db, key, Want.WHOLE)
+        record, token, cached = await home.stored(db, key)
         reply["cached"] = int(cached)
         if record is not None:
             assert record.payload is not None
@@ -53,7 +55,10 @@ async def where(route: Route, db: int, key: bytes) -> Reply:
             reply["version"] = str(token)
             reply["expire_at"] = record.expire_at
             try:
-                seal = describe_seal(record.payload)
+                pointer = parse_pointer(record.payload)
+                if pointer is not None:
+                    reply["blob"] = str(pointer.blob)
+                seal = describe_seal(record.payload if pointer is None else pointer.head)
                 reply["codec"] = seal.codec
                 reply["dictionary"] = seal.dictionary_id
                 reply["digest"] = _digest(seal)
@@ -102,8 +107,24 @@ def _digest(seal: Description) -> str:
     return f"{seal.hash}:{seal.digest}" if seal.digest else "none"
 
 
+async def blob_url(route: Route, db: int, key: bytes, seconds: int) -> Reply:
+    """Where a client can fetch a string itself, for at least so long; None: no such key."""
+    home = route.home
+    if not isinstance(home, ColdHome):
+        raise errors.not_offloaded(key)
+    record, _, _ = await home.stored(db, key)
+    if record is None:
+        return None
+    if record.kind != STRING:
+        raise CommandError(errors.WRONG_TYPE)
+    url = await home.url(record, seconds)
+    if url is None:
+        raise errors.not_offloaded(key)
+    return url.encode()
+
+
 def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
-    """All routes as maps, in the order of their prefixes; a mirror is a map within its route's, or null."""
+    """All routes as maps, in the order of their prefixes; mirrors and offloads are maps within, or null."""
     settings = {route.prefix: route for route in config.routes}
     return [
         {
@@ -121,9 +142,16 @@ def describe_routes(router: Router, config: Config, mirrors: Mirrors) -> Reply:
             "calls": route.tally.calls,
             "errors": route.tally.errors,
             "mirror": _describe_mirror(mirrors.of(route)),
+            "offload": _describe_offload(settings[route.prefix].offload),
         }
         for route in router.routes
     ]
+
+
+def _describe_offload(offload: OffloadConfig | None) -> Reply:
+    if offload is None:
+        return None
+    return {"backend": offload.backend, "over": offload.over, "encoding": offload.encoding}
 
 
 def _describe_mirror(mirror: Mirror | None) -> Reply:

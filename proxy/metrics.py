@@ -134,6 +134,21 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     )
     yield from _each(
         "backend",
+        {
+            home.name: figures
+            for home in homes
+            if isinstance(home, ColdHome) and (figures := home.store.figures())
+        },
+        (Counter, "redtier_blobs_uploaded", "Large values put in a bucket.", lambda f: f["blobs_uploaded"]),
+        (Counter, "redtier_blobs_shared", "Large values that were there.", lambda f: f["blobs_shared"]),
+        (Counter, "redtier_blobs_fetched", "Large values read there.", lambda f: f["blobs_fetched"]),
+        (Counter, "redtier_blobs_collected", "Blobs removed.", lambda f: f["blobs_collected"]),
+        (Counter, "redtier_blobs_cdn_hits", "Reads that the CDN answered.", lambda f: f["cdn_hits"]),
+        (Counter, "redtier_blobs_cdn_misses", "Reads that it had to ask for.", lambda f: f["cdn_misses"]),
+        (Counter, "redtier_blobs_cdn_fallbacks", "Reads it was no use for.", lambda f: f["cdn_fallbacks"]),
+    )
+    yield from _each(
+        "backend",
         {home.name: home.overload for home in homes if home.overload is not None},
         (Counter, "redtier_upstream_overloaded", "Requests refused: too many wait.", lambda o: o.refused),
     )

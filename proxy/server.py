@@ -38,6 +38,7 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.info import InfoSource, info_text, reset_counters
 from proxy.inspect import (
+    blob_url,
     describe_dictionaries,
     describe_routes,
     describe_value,
@@ -567,6 +568,9 @@ class RedtierServer(Server):
 
     def where(self, db: int, key: bytes) -> Awaitable[Reply]:
         return where(self.router.find(key), db, key)
+
+    def url(self, db: int, key: bytes, seconds: int) -> Awaitable[Reply]:
+        return blob_url(self.router.find(key), db, key, seconds)
 
     def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
         return verify(self.router.find(key), db, key)

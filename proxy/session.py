@@ -719,6 +719,10 @@ class Server:
         """TIER WHERE's reply, a map."""
 
     @abstractmethod
+    def url(self, db: int, key: bytes, seconds: int) -> Awaitable[Reply]:
+        """TIER URL's reply: where the value can be fetched for so long, or null."""
+
+    @abstractmethod
     def verify(self, db: int, key: bytes) -> Awaitable[Reply]:
         """TIER VERIFY's reply, a map."""
 

@@ -126,13 +126,14 @@ class Tier(Home):
         self._metas: Batcher[Cell, Loaded] = Batcher(self._load_metas, each, store.load_max)
         self._values: Batcher[Cell, Loaded] = Batcher(self._load_values, each, store.load_max)
         # Large values are fetched one by one, and never on all connections at once.
-        self._wholes: Batcher[Cell, Loaded] = Batcher(self._load_wholes, max(1, each // 2), 1)
+        large = store.large_at_once or max(1, each // 2)
+        self._wholes: Batcher[Cell, Loaded] = Batcher(self._load_wholes, large, 1)
         # Where a batch may be committed whole, one follows the other: what is sent later takes effect later.
         self._serial: bool = store.atomic_groups
         at_once = 1 if self._serial else each
         self._commits: Batcher[list[Change], Outcome] = Batcher(store.commit, at_once, store.commit_max)
         # Requests with a large value go beside them, so that they delay nobody.
-        self._large_commits: Batcher[list[Change], Outcome] = Batcher(store.commit, max(1, each // 2), 1)
+        self._large_commits: Batcher[list[Change], Outcome] = Batcher(store.commit, large, 1)
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -250,12 +251,12 @@ class Tier(Home):
         elif cell.wanted == META and record.kind != VOLATILE_HASH:
             cell.entry = Copy(cell.key.name, record.kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
-        elif record.payload is None:
-            self._wholes.submit(cell, partial(self._loaded, cell))
         elif record.raw_size > cell.policy.max_value:
             # No damage: the limit was higher when it was written.
             refusal = errors.too_large(record.raw_size, cell.policy.max_value, "max_value")
             self._unreadable(cell, record, refusal)
+        elif record.payload is None:
+            self._wholes.submit(cell, partial(self._loaded, cell))
         elif len(record.payload) < LARGE and record.raw_size < LARGE:
             try:
                 raw = unseal(
@@ -611,7 +612,7 @@ class Tier(Home):
         effects: list[tuple[int, str, bytes]],
     ) -> None:
         rank = _rank(changes)
-        large = _is_large(steps)
+        large = _is_large(steps) or self._takes_long(changes)
         for job, _ in steps:
             before = job.before
             if before is not None and (large or before.rank > rank):
@@ -631,6 +632,12 @@ class Tier(Home):
             if self._serial and rank < TRANSACTION:
                 self._place(job)
         self._start_free()
+
+    def _takes_long(self, changes: list[Change]) -> bool:
+        for change in changes:
+            if change.record is not None and change.record.raw_size >= self.store.large_from:
+                return True
+        return False
 
     def _committed(
         self,

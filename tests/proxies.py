@@ -27,6 +27,7 @@ HOT: Final = 20  # keys that half of the commands are for
 NOT_DONE: Final = ("CONFLICT", "BACKENDDOWN")  # and not MAYBE: then it did not happen
 MAYBE: Final = "may have been applied"
 READS: Final = 3  # of each write
+AT_ONCE: Final = 100  # keys that are looked at in the end
 
 MakeServer = Callable[[str], RedtierServer]
 
@@ -242,15 +243,18 @@ class Proxies:
     def ports(self) -> list[int]:
         return [front.port for front in self.fronts]
 
-    async def torment(self, chance: random.Random, over: asyncio.Event) -> None:
-        """Kill one and start it again, cut one off from clients or from the store, until it is ``over``."""
+    async def torment(self, chance: random.Random, pause: float, over: asyncio.Event) -> None:
+        """Kill one and start it again, cut one off from clients or from the store, until it is ``over``.
+
+        ``pause`` is the mean time between two of these, in seconds.
+        """
         starting: asyncio.Future[None] | None = None
         while not over.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(chance.uniform(0.2, 0.8)):
+                async with asyncio.timeout(chance.uniform(0.4, 1.6) * pause):
                     await over.wait()
             victim = chance.randrange(PROXIES)
-            if chance.randrange(3):
+            if self.kills and chance.randrange(3):
                 self.cuts += 1
                 chance.choice([self.fronts, self.stores])[victim].cut()
             elif starting is None or starting.done():
@@ -261,13 +265,15 @@ class Proxies:
             await starting
 
 
-async def ordeal(proxies: Proxies, seconds: float, *, clients: int, keys: int, atomic: bool) -> Report:
-    """``atomic``: whether a transaction may have several keys."""
+async def ordeal(
+    proxies: Proxies, seconds: float, *, clients: int, keys: int, pause: float, atomic: bool
+) -> Report:
+    """``pause`` is that between two faults; ``atomic``: whether a transaction may have several keys."""
     ledger = Ledger()
     workers = [Worker(number, proxies.ports, keys, atomic, ledger) for number in range(clients)]
     running = [asyncio.ensure_future(worker.run()) for worker in workers]
     over = asyncio.Event()
-    torment = asyncio.ensure_future(proxies.torment(random.Random(1), over))
+    torment = asyncio.ensure_future(proxies.torment(random.Random(1), pause, over))
     started = time.monotonic()
     done, _ = await asyncio.wait([*running, torment], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     elapsed = time.monotonic() - started
@@ -303,17 +309,18 @@ async def _verify(client: Client, ledger: Ledger, keys: int) -> None:
     ledger.broken += [
         f"{each!r} was taken, and never put there" for each in ledger.taken if each not in pushed
     ]
-    for number in range(keys):
-        counter, many, queue = f"c:{number}", f"l:{number}", f"q:{number}"
-        count, elements, left = await client.pipeline(
-            [("GET", counter), ("LRANGE", many, 0, -1), ("LRANGE", queue, 0, -1)]
-        )
-        least = ledger.counted[counter]
-        if not least <= int(count or 0) <= least + ledger.maybe_counted[counter]:
-            told = f"{least} acknowledged, {ledger.maybe_counted[counter]} unknown"
-            ledger.broken.append(f"{counter} is {count!r}: {told}")
-        _verify_elements(ledger, many, elements)
-        _verify_elements(ledger, queue, left)
+    for first in range(0, keys, AT_ONCE):
+        numbers = range(first, min(first + AT_ONCE, keys))
+        counts = await client.pipeline([("GET", f"c:{number}") for number in numbers])
+        for number, count in zip(numbers, counts, strict=True):
+            least = ledger.counted[f"c:{number}"]
+            most = least + ledger.maybe_counted[f"c:{number}"]
+            if not least <= int(count or 0) <= most:
+                ledger.broken.append(f"c:{number} is {count!r}: {least} acknowledged, at most {most}")
+        for kind in "lq":
+            lists = await client.pipeline([("LRANGE", f"{kind}:{number}", 0, -1) for number in numbers])
+            for number, elements in zip(numbers, lists, strict=True):
+                _verify_elements(ledger, f"{kind}:{number}", elements)
 
 
 def _verify_elements(ledger: Ledger, key: str, elements: list[bytes]) -> None:

@@ -20,6 +20,7 @@ from proxy.config import (
     HttpConfig,
     MemoryBackend,
     MirrorConfig,
+    OffloadConfig,
     RedisBackend,
     RouteConfig,
     S3Backend,
@@ -32,6 +33,7 @@ from proxy.config import (
     in_backend,
     load,
     parse,
+    reading,
 )
 from proxy.options import (
     Address,
@@ -71,6 +73,7 @@ TABLES = (
     ScriptsConfig,
     RouteConfig,
     MirrorConfig,
+    OffloadConfig,
     *BACKENDS.values(),
 )
 
@@ -138,13 +141,24 @@ def example_tables() -> list[tuple[type[Table], dict[str, object], Table, Table]
             RouteConfig,
             raw["routes"][0],
             config.routes[0],
-            RouteConfig(prefix=b"long:", backend="archive", mirror=MirrorConfig(backend="blobs")),
+            RouteConfig(
+                prefix=b"long:",
+                backend="archive",
+                mirror=MirrorConfig(backend="blobs"),
+                offload=OffloadConfig(backend="blobs"),
+            ),
         ),
         (
             MirrorConfig,
             raw["routes"][0]["mirror"],
             config.routes[0].mirror or pytest.fail("no mirror"),
             MirrorConfig(backend="blobs"),
+        ),
+        (
+            OffloadConfig,
+            raw["routes"][0]["offload"],
+            config.routes[0].offload or pytest.fail("no offload"),
+            OffloadConfig(backend="blobs"),
         ),
     ]
     for name, backend in config.backends.items():
@@ -164,6 +178,7 @@ def test_the_example_shows_every_option_of_every_table() -> None:
         ScriptsConfig,
         RouteConfig,
         MirrorConfig,
+        OffloadConfig,
     } | set(BACKENDS.values())
     for cls, written, _, _ in tables:
         assert set(written) == set(options(cls)), cls
@@ -760,6 +775,43 @@ prefix = "a:"
 backend = "up"
 mirror = { backend = "up" }
 => [[routes]] #2 (prefix "a:") mirror backend: "up" is the same place as the route's own backend
+
+[[routes]]
+prefix = "a:"
+backend = "cold"
+offload = { backend = "cold" }
+=> [[routes]] #2 (prefix "a:") offload: is for postgres backends, not for sqlite; leave it out
+
+[backends.pg]
+type = "postgres"
+[[routes]]
+prefix = "a:"
+backend = "pg"
+offload = { backend = "clod" }
+=> [[routes]] #2 (prefix "a:") offload backend: unknown backend "clod"; did you mean "cold"?
+
+[backends.pg]
+type = "postgres"
+[[routes]]
+prefix = "a:"
+backend = "pg"
+offload = { backend = "cold" }
+=> [[routes]] #2 (prefix "a:") offload backend: must be an s3 backend, which "cold" is not
+
+[backends.pg]
+type = "postgres"
+[backends.s3]
+type = "s3"
+bucket = "b"
+[[routes]]
+prefix = "a:"
+backend = "pg"
+offload = { backend = "s3" }
+[[routes]]
+prefix = "b:"
+backend = "pg"
+offload = { backend = "s3", over = "1mb", grace = "2h" }
+=> [[routes]] #3 (prefix "b:") offload grace: must be as for prefix "a:", which is in the same backend
 """  # noqa: E501
 
 
@@ -904,3 +956,29 @@ def test_a_mirror_s_keys_are_sealed_as_their_route_says_if_that_seals() -> None:
     assert {route.backend for route in (hot, sealed, forwarded)} == {"other"}
     assert (sealed.compression, sealed.ttl, sealed.cache, sealed.mirror) == ("none", 0, False, None)
     assert (forwarded.compression, forwarded.max_value) == ("zstd", 64 << 20)
+
+
+def test_whoever_reads_a_backend_finds_what_is_offloaded_there() -> None:
+    text = """
+    [backends.archive]
+    type = "postgres"
+    [backends.blobs]
+    type = "s3"
+    bucket = "b"
+    [[routes]]
+    prefix = "a:"
+    backend = "archive"
+    offload = { backend = "blobs", over = "1mb" }
+    [[routes]]
+    prefix = "b:"
+    backend = "archive"
+    [[routes]]
+    prefix = ""
+    backend = "blobs"
+    """
+    config = parse(text, "r.toml")
+    offload = config.routes[0].offload
+    assert offload is not None
+    assert [route.offload for route in reading(config, "archive").routes] == [offload]
+    assert [route.offload for route in in_backend(config, "archive").routes] == [offload, None, offload]
+    assert [route.offload for route in in_backend(config, "blobs").routes] == [None, None, None]

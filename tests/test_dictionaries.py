@@ -233,7 +233,8 @@ async def test_a_damaged_dictionary_gives_an_error_and_never_other_bytes(
     assert document is not None
     damaged = bytearray(document.value)
     damaged[len(damaged) // 2] ^= 1
-    await write_document(first.store, "dictionary/1", bytes(damaged), None)
+    for name in ("dictionary/1", "dictionary-copy/1"):
+        await write_document(first.store, name, bytes(damaged), None)
     second = await new_tier()  # starts all the same
     assert second.route.id == 0
     for name in ("k0", "k0"):
@@ -263,7 +264,8 @@ async def test_what_was_sealed_with_one_is_verified_with_it(new_tier: NewTier) -
     assert (tally.checked, tally.damaged, tally.unhashed) == (BATCH, 0, 0)
     document = await read_document(first.store, "dictionary/1")
     assert document is not None
-    await write_document(first.store, "dictionary/1", document.value[:-1], None)
+    for name in ("dictionary/1", "dictionary-copy/1"):
+        await write_document(first.store, name, document.value[:-1], None)
     assert (await verify()).damaged == 1
 
 

@@ -116,6 +116,7 @@ FORWARD_ONLY: Final[dict[bytes, str]] = {
 
 NOT_SHARED: Final[dict[bytes, str]] = {
     b"migrate": "it holds up everyone on the connection for as long as the other server takes",
+    b"tier|url": "it speaks of blobs, which no upstream knows",
     b"tier|verify": "it speaks of seals, which no upstream knows",
     b"tier|where": "it speaks of routes, which no upstream knows",
     b"watch": "it leaves state on the connection, which other clients' writes and EXECs would meet",

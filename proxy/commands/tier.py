@@ -1,6 +1,7 @@
 """Routes, where keys live, whether they are sound, dictionaries, and clearing by pattern.
 
-TIER DICT, TIER HELP, TIER PURGE, TIER QUARANTINE, TIER ROUTES, TIER VERIFY, TIER WHERE.
+TIER DICT, TIER HELP, TIER PURGE, TIER QUARANTINE, TIER ROUTES, TIER URL, TIER VERIFY,
+TIER WHERE.
 """
 
 from __future__ import annotations
@@ -10,12 +11,27 @@ from typing import Final
 from proxy.commands.args import Args, parse_db
 from proxy.commands.help import help_lines
 from proxy.commands.spec import session_command
-from proxy.errors import COUNT_OUT_OF_RANGE, SYNTAX, CommandError
+from proxy.errors import COUNT_OUT_OF_RANGE, SYNTAX, URL_LIFE_OUT_OF_RANGE, CommandError
 from proxy.resp import Argv, Reply
 from proxy.session import Deferred, Session
 
 QUARANTINE_PAGE: Final = 100  # records that TIER QUARANTINE LIST shows, unless COUNT says otherwise
 QUARANTINE_PAGE_MAX: Final = 1000
+URL_LIFE: Final = 3600  # seconds, unless EX says otherwise
+URL_LIFE_MAX: Final = 7 * 24 * 3600  # that a signed URL can be valid
+
+
+@session_command("tier|url")
+def tier_url(session: Session, argv: Argv) -> Reply:
+    seconds = URL_LIFE
+    args = Args(argv, 3)
+    while args.more():
+        if args.option() != b"EX":
+            raise CommandError(SYNTAX)
+        seconds = args.next_int()
+        if not 1 <= seconds <= URL_LIFE_MAX:
+            raise CommandError(URL_LIFE_OUT_OF_RANGE)
+    return Deferred(lambda: session.server.url(session.db, argv[2], seconds))
 
 
 @session_command("tier|where")

@@ -175,6 +175,9 @@ class Verification:
         pace = Pace(self._order.rate)
         walk = Walk(self._home, pattern, pace.batch(BATCH), WIDTH)
         repaired = 0
+        mended = await self._patiently(self._home.dictionaries.mend)
+        for each in mended:
+            print(f"{self._store.name}: {each.line}", flush=True)
         counting = asyncio.create_task(self._count(pattern.prefix))  # it may take long
         try:
             while walk.position is not None:
@@ -193,7 +196,8 @@ class Verification:
         parts += [f"{tally.unknown:,} that this release can not read"] if tally.unknown else []
         parts += [f"{tally.unhashed:,} without a digest"] if tally.unhashed else []
         print(f"{self._store.name}: {', '.join(parts)}", flush=True)
-        return tally.damaged == repaired and not tally.unknown
+        readable = all(each.good is not None for each in mended)
+        return readable and tally.damaged == repaired and not tally.unknown
 
     async def _count(self, prefix: bytes) -> int | None:
         """How many keys there are; None where the store does not say it now."""

@@ -150,6 +150,8 @@ class Scrub:
     async def _walk(self) -> None:
         """Go on until all is verified, or another proxy is at it."""
         self.state = "running"
+        for mended in await self._home.dictionaries.mend():
+            log.error("%s: %s", self._home.name, mended.line)
         walk = Walk(self._home, Glob(b"*"), self._pace.batch(BATCH), 1, self.progress.position)
         while walk.position is not None:
             await self._let_clients_go_first()

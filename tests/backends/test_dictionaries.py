@@ -12,7 +12,7 @@ import pytest
 from backends.base import ABSENT, Store, StoreError
 from backends.codecs import Codec
 from backends.dictionaries import Dictionaries, Trained
-from backends.documents import document_key, read_document, write_document
+from backends.documents import delete_document, document_key, read_document, write_document
 from backends.s3 import S3Store
 from backends.seal import IntegrityError, SealPolicy, UnknownDictionary, seal, unseal
 from backends.sqlite import SqliteStore
@@ -52,7 +52,7 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
             assert isinstance(store, S3Store)
         await store.open()
         opened.append(store)
-        return WatchedStore(store)
+        return WatchedStore(store, False)
 
     yield open_one
     for store in opened:
@@ -116,35 +116,90 @@ async def test_an_id_is_not_given_again_where_one_is_missing(open_store: OpenSto
     assert await Dictionaries(store).add(trained()) == 12
 
 
+async def spoil(store: Store, id: int, value: bytes) -> None:
+    """Have this in the place of both copies of a dictionary."""
+    for name in (f"dictionary/{id}", f"dictionary-copy/{id}"):
+        await write_document(store, name, value, None)
+
+
+async def stored(store: Store, name: str) -> bytes | None:
+    document = await read_document(store, name)
+    return None if document is None else document.value
+
+
 async def test_no_flipped_bit_and_no_cut_end_gives_other_bytes(open_store: OpenStore) -> None:
     store = await open_store()
     id, sealed = await sealed_with(Dictionaries(store), MESSAGES[0])
-    name = f"dictionary/{id}"
-    document = await read_document(store, name)
-    assert document is not None
-    good = document.value
-    for bit in [*range(0, 8 * 40, 7), *range(8 * 40, 8 * len(good), 8 * len(good) // 40)]:
+    good = await stored(store, f"dictionary/{id}")
+    assert good is not None
+    for bit in [*range(0, 8 * 40, 17), *range(8 * 40, 8 * len(good), 8 * len(good) // 20)]:
         flipped = bytearray(good)
         flipped[bit // 8] ^= 1 << bit % 8
-        await write_document(store, name, bytes(flipped), None)
+        await spoil(store, id, bytes(flipped))
         with pytest.raises(IntegrityError, match=f"dictionary {id} "):
             await Dictionaries(store).of(sealed)
-    await write_document(store, name, good[:-1], None)
+    await spoil(store, id, good[:-1])
     with pytest.raises(IntegrityError):
         await Dictionaries(store).of(sealed)
     damaged = await Dictionaries.load(store)
     assert list(damaged.damaged) == [id]
     assert damaged.newest(b"long:") == 0
-    await write_document(store, name, good, None)  # once it is mended, all is well
+    [told] = await damaged.mend()
+    assert told.good is None
+    assert "what was sealed with it can't be read" in told.line
+    await spoil(store, id, good)  # once it is mended, all is well
     assert unseal(0, b"k", 1, sealed, LIMIT, await damaged.of(sealed)) == MESSAGES[0]
+
+
+@pytest.mark.parametrize("name", ["dictionary/1", "dictionary-copy/1"])
+@pytest.mark.parametrize("way", ["damaged", "missing"])
+@pytest.mark.parametrize("who", ["reader", "start", "scrub"])
+async def test_where_one_copy_is_lost_the_other_serves_and_it_is_made_anew(
+    name: str, way: str, who: str, open_store: OpenStore
+) -> None:
+    store = await open_store()
+    id, sealed = await sealed_with(Dictionaries(store), MESSAGES[0])
+    assert id == 1
+    good = await stored(store, name)
+    if way == "damaged":
+        await write_document(store, name, b"spoilt", None)
+    else:
+        await delete_document(store, name, None)
+    dictionaries = Dictionaries(store)
+    if who == "start":
+        await dictionaries.refresh()
+        assert dictionaries.newest(b"long:") == 1
+    elif who == "scrub":
+        [told] = await dictionaries.mend()
+        assert told.line.startswith(f"{name}: dictionary 1 is ")
+        assert told.line.endswith("; made anew of the other copy")
+        assert await dictionaries.mend() == []
+    assert unseal(0, b"k", 1, sealed, LIMIT, await dictionaries.of(sealed)) == MESSAGES[0]
+    if (
+        who == "scrub" or name == "dictionary/1"
+    ):  # while the first is good, none but a scrub looks at the second
+        assert await stored(store, name) == good
+    assert await dictionaries.add(trained()) == 2
+
+
+async def test_one_copy_serves_though_the_other_can_not_be_made_anew(open_store: OpenStore) -> None:
+    store = await open_store()
+    _, sealed = await sealed_with(Dictionaries(store), MESSAGES[0])
+    await write_document(store, "dictionary/1", b"spoilt", None)
+    store.before_commit = failing(StoreError("it is full"))
+    dictionaries = Dictionaries(store)
+    assert unseal(0, b"k", 1, sealed, LIMIT, await dictionaries.of(sealed)) == MESSAGES[0]
+    [told] = await dictionaries.mend()
+    assert told.line.endswith("; not made anew: it is full")
+    assert told.good is not None
 
 
 async def test_one_that_stands_under_the_id_of_another_is_damaged(open_store: OpenStore) -> None:
     store = await open_store()
     await Dictionaries(store).add(trained())
-    document = await read_document(store, "dictionary/1")
-    assert document is not None
-    await write_document(store, "dictionary/2", document.value, ABSENT)
+    other = await stored(store, "dictionary/1")
+    assert other is not None
+    await spoil(store, 2, other)
     dictionaries = await Dictionaries.load(store)
     assert (list(dictionaries.known), list(dictionaries.damaged)) == ([1], [2])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from backends import postgres, seal, sqlite
+from backends import postgres, sqlite
 from backends.base import Key, Record, Store, StoreError, Want
 from backends.postgres import PostgresStore
 from backends.s3 import S3Store
@@ -28,7 +28,7 @@ from tests.servers import MotoServer, PgBouncer, PostgresServer
 pytestmark = pytest.mark.once  # what keeps it is not compiled
 
 A = Key(0, b"long:a")
-OURS = Versions(2, seal.VERSION)
+OURS = Versions(2, 2)
 
 # What the first layout was, word for word.
 SQLITE_1 = """
@@ -126,7 +126,7 @@ async def test_a_step_that_fails_leaves_the_file_as_it_was(
     ("change", "reason"),
     [
         ("schema_version = 3", "layout 3, this one knows 2"),
-        ("seal_version = 2", "seals 2, this one knows 1"),
+        ("seal_version = 3", "seals 3, this one knows 2"),
     ],
 )
 async def test_a_file_of_a_newer_release_is_refused_and_left_as_it_is(
@@ -148,12 +148,12 @@ async def test_new_seals_are_recorded(path: Path, monkeypatch: pytest.MonkeyPatc
     first_layout(path)
     store = SqliteStore("local", str(path), ManualClock())
     assert await opened([store]) == [None]
-    monkeypatch.setattr(sqlite, "SEAL_VERSION", 2)
-    monkeypatch.setattr("backends.versions.SEAL_VERSION", 2)
+    monkeypatch.setattr(sqlite, "SEALS", 3)
+    monkeypatch.setattr("backends.versions.SEALS", 3)
     assert await opened([store]) == [None]
     monkeypatch.undo()
     (error,) = await opened([store])
-    assert "seals 2, this one knows 1" in str(error)
+    assert "seals 3, this one knows 2" in str(error)
 
 
 # --- Postgres ---
@@ -226,7 +226,7 @@ async def test_who_does_not_own_the_tables_is_told_who_may_bring_them_up(
     ("change", "reason"),
     [
         ("schema_version = 3", "layout 3, this one knows 2"),
-        ("seal_version = 2", "seals 2, this one knows 1"),
+        ("seal_version = 3", "seals 3, this one knows 2"),
     ],
 )
 async def test_tables_of_a_newer_release_are_refused(
@@ -272,7 +272,7 @@ async def test_a_bucket_without_versions_is_brought_up_by_whoever_comes_first(bl
     assert await opened(blobs) == [None] * 4
     _, body = await bucket.get(blobs[0]._names.versions, None) or (None, None)
     assert body is not None
-    assert json.loads(payload(body)) == {"layout": 1, "seal": 1}
+    assert json.loads(payload(body)) == {"layout": 1, "seal": 2}
     assert await opened(blobs[:1]) == [None]
     await bucket.close()
 
@@ -281,7 +281,7 @@ async def test_a_bucket_without_versions_is_brought_up_by_whoever_comes_first(bl
     ("versions", "reason"),
     [
         ({"layout": 2, "seal": 1, "more": 0}, "is of a newer release (layout 2, this one knows 1): use the"),
-        ({"layout": 1, "seal": 2}, "is of a newer release (seals 2, this one knows 1): use the release"),
+        ({"layout": 1, "seal": 3}, "is of a newer release (seals 3, this one knows 2): use the release"),
         ([], "is no redtier's: choose another prefix"),
     ],
 )

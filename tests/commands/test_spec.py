@@ -304,6 +304,7 @@ def test_keyed_commands_that_stay_off_shared_connections() -> None:
         "migrate",
         "pfdebug",
         "restore-asking",
+        "tier|url",
         "tier|verify",
         "tier|where",
         "watch",

@@ -81,6 +81,7 @@ def test_routes_are_told_in_the_order_of_their_prefixes(client: RawClient) -> No
         b"calls": b"",
         b"errors": b"",
         b"mirror": b"",
+        b"offload": b"",
     }
 
 
@@ -99,6 +100,6 @@ def test_what_is_no_request_is_refused(line: str, error: str, client: RawClient)
 
 def test_help(client: RawClient) -> None:
     lines = client.ask("TIER HELP").decode().split("\r\n")
-    assert lines[0] == "*15"
+    assert lines[0] == "*17"
     assert "+PURGE <pattern> [DB <index>] [FORCE]" in lines
     assert "+WHERE <key>" in lines

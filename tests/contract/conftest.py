@@ -17,7 +17,7 @@ from backends.base import Store
 from backends.postgres import PostgresStore
 from backends.sqlite import SqliteStore
 from proxy.clock import ManualClock
-from tests import s3
+from tests import offloads, s3
 
 NewStore = Callable[[], Store]
 StoreFactory = Callable[[pytest.FixtureRequest, ManualClock], AbstractAsyncContextManager[NewStore]]
@@ -42,6 +42,13 @@ async def pgbouncer(request: pytest.FixtureRequest, clock: ManualClock) -> Async
     yield lambda: PostgresStore("archive", pooler.url, clock=clock, table=table, statement_cache_size=0)
 
 
+@asynccontextmanager
+async def offloading(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[NewStore]:
+    server, table = request.getfixturevalue("postgres"), f"redtier_{next(_tables)}"
+    where = offloads.place(s3.place(request.getfixturevalue("s3_moto")))
+    yield lambda: offloads.new_store(server.url, table, where, clock)
+
+
 _tables = itertools.count()
 
 
@@ -60,6 +67,7 @@ STORES: dict[str, StoreFactory] = {
     "sqlite": sqlite,
     "postgres": postgres,
     "pgbouncer": pgbouncer,
+    "offloading": offloading,
     "s3-moto": s3_on("s3_moto"),
     "s3-swift": s3_on("s3_swift"),
 }

@@ -58,6 +58,7 @@ ELSEWHERE: Final = {
     "differential/test_tracking.py": """
         client|caching, client|getredir, client|tracking, client|trackinginfo
     """,
+    "test_offload.py": "tier|url",
     "test_rewrite.py": "config|rewrite",
     "test_upstream_scripts.py": "function|kill, script|kill",
 }

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from backends.base import Change, Key, Op, Record, Want
-from backends.codecs import Hash
+from backends.codecs import NO_DICTIONARIES, Hash
 from backends.seal import SealPolicy, seal
 from backends.sqlite import SqliteStore
 from proxy.clock import ManualClock
 from proxy.glob import Glob
 from proxy.keyspace import HASH, LIST, STRING
-from proxy.verifying.checking import DAMAGED, SOUND, UNHASHED, UNKNOWN, check
+from proxy.verifying.checking import DAMAGED, SOUND, UNHASHED, UNKNOWN, Verdict, check
 from proxy.verifying.repairs import Repairs
 from proxy.verifying.walk import Finding, Walk
 from tests.coldhomes import Tier
@@ -30,16 +30,20 @@ def sealed(raw: bytes, kind: int = STRING, policy: SealPolicy | None = None) -> 
     return Record(payload, kind, 1, 0, len(raw), len(payload))
 
 
+def judged(record: Record, key: Key = K) -> Verdict:
+    return check(key, record, NO_DICTIONARIES)
+
+
 def test_a_record_is_judged_by_its_digest_its_size_and_its_kind() -> None:
     sound = sealed(b"text " * 100)
-    assert check(K, sound) == (SOUND, "")
-    assert check(K, sealed(b"text", policy=SealPolicy(hash=Hash.NONE))) == (UNHASHED, "")
-    assert check(Key(1, b"k"), sound) == (DAMAGED, "the digest does not match")
-    assert check(K, sound._replace(kind=HASH)) == (DAMAGED, "the digest does not match")
-    assert check(K, sound._replace(raw_size=7)) == (DAMAGED, "the seal says 500 raw bytes, the record 7")
-    assert check(K, sealed(b"\xffno list", LIST))[0] == DAMAGED
-    assert check(K, sealed(b"\xffno list", LIST)).reason.startswith("it is no list: ")
-    assert check(K, sealed(b"?", 99)) == (UNKNOWN, "values of kind 99 are not known to this version")
+    assert judged(sound) == (SOUND, "")
+    assert judged(sealed(b"text", policy=SealPolicy(hash=Hash.NONE))) == (UNHASHED, "")
+    assert judged(sound, Key(1, b"k")) == (DAMAGED, "the digest does not match")
+    assert judged(sound._replace(kind=HASH)) == (DAMAGED, "the digest does not match")
+    assert judged(sound._replace(raw_size=7)) == (DAMAGED, "the seal says 500 raw bytes, the record 7")
+    assert judged(sealed(b"\xffno list", LIST))[0] == DAMAGED
+    assert judged(sealed(b"\xffno list", LIST)).reason.startswith("it is no list: ")
+    assert judged(sealed(b"?", 99)) == (UNKNOWN, "values of kind 99 are not known to this version")
 
 
 @pytest.fixture
@@ -64,7 +68,7 @@ async def damaged(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Damaged]:
         await tier.store.open()
         await tier.send("RPUSH k a b")
     vault.flip(b"k")
-    walk = Walk(home.store, Glob(b"*"), 10, 1)
+    walk = Walk(home.home, Glob(b"*"), 10, 1)
     _, [finding] = await walk.step()
     yield Damaged(home, source, finding)
     for tier in (home, source):

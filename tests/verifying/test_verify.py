@@ -30,7 +30,10 @@ from tests.servers import (
     wait_until,
 )
 
-pytestmark = pytest.mark.once  # what verifies is not compiled
+pytestmark = [
+    pytest.mark.once,  # what verifies is not compiled
+    pytest.mark.timeout(180),  # many processes, of which each imports much
+]
 
 
 class Archive:
@@ -66,7 +69,7 @@ class Archive:
             env={**os.environ, "PYTHONPATH": str(TREE)},
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=90,
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
@@ -111,7 +114,7 @@ def test_what_is_damaged_is_named_kept_aside_and_repaired_from_the_mirror(archiv
     lines, err = archive.verify("--backend", "archive")
     assert lines[0].startswith("archive: 6 records verified (")
     assert lines[0].endswith(")")
-    assert err == ""
+    assert "redtier:" not in err  # but on a busy machine how far it is
     archive.verify("--backend", "second")
 
     sealed = archive.vault.read()
@@ -169,7 +172,7 @@ def test_every_cold_backend_is_verified_unless_one_is_named(local: Archive) -> N
     assert lines[0].startswith("archive: db 0 'long:7': damaged: ")
     assert lines[1].startswith("archive: 40 records verified")
     assert lines[2].startswith("second: 40 records verified")
-    assert err == ""
+    assert "redtier:" not in err  # but on a busy machine how far it is
     assert local.verify("--match", "long:1*")[0][0].startswith("archive: 11 records verified")
     assert local.verify("--match", "*:[7]", "--backend", "archive", code=1)[0][1].endswith(", 1 damaged")
 
