@@ -80,6 +80,7 @@ class Archives:
         return file.stat().st_size if file.exists() else 0
 
 
+@pytest.mark.timeout(180)  # many processes
 def test_all_types_come_back_from_archives_of_all_backends_as_they_left(
     tmp_path: Path,
     first_redis: RedisServer,
@@ -167,6 +168,7 @@ def test_a_restore_replaces_what_the_archive_has_keeps_the_rest_and_leaves_out_w
         assert client.pexpiretime("lasting") == due
 
 
+@pytest.mark.timeout(180)  # many processes
 def test_killed_again_and_again_while_keys_change_a_backup_has_every_key_that_stood(
     tmp_path: Path, first_redis: RedisServer, second_redis: RedisServer, postgres: PostgresServer
 ) -> None:
@@ -209,6 +211,7 @@ def test_killed_again_and_again_while_keys_change_a_backup_has_every_key_that_st
         assert facts(two) == facts(one)
 
 
+@pytest.mark.timeout(180)  # many processes
 def test_killed_again_and_again_a_restore_ends_with_all_keys(
     tmp_path: Path, first_redis: RedisServer, postgres: PostgresServer
 ) -> None:
