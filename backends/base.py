@@ -155,6 +155,10 @@ class NotAtomic(StoreError):
     """A group of several keys was given to a store whose ``atomic_groups`` is false."""
 
 
+class NotTheWriter(StoreError):
+    """Another process has the lease of a store that has one writer at a time."""
+
+
 @mypyc_attr(allow_interpreted_subclasses=True)
 class Changes:
     """Hears what others do to a store: other processes, or other parts of this one.
@@ -246,6 +250,12 @@ class Store(ABC):
         The order is the store's own and total.  Returns them with the ``after`` of the next call,
         or ``None`` when the end was reached.  Every key that stood throughout a walk is in it once.
         """
+
+    def place(self, key: Key) -> bytes:
+        """Where the key comes in walks of its database.  Raises KeyTooLong if it can't be stored."""
+        if len(key.name) > self.key_max:
+            raise KeyTooLong(f"{self.name}: keys are at most {self.key_max} bytes long")
+        return key.name
 
     async def names(
         self, db: int, prefix: bytes, after: bytes | None, limit: int

@@ -232,6 +232,9 @@ class S3Store(Store):
                 return keys, more
         return [], False
 
+    def place(self, key: Key) -> bytes:
+        return self._names.place(key)
+
     async def size(self, db: int, prefix: bytes) -> int:
         count = 0
         async for listed, _ in self._pages(self._names.records(db, prefix)):

@@ -115,6 +115,13 @@ class Names:
             )
         return self.all_records + quoted
 
+    def place(self, key: Key) -> bytes:
+        """What follows ``all_records`` in the name of a record: listings are in its order.
+
+        Raises KeyTooLong.
+        """
+        return self.record(key)[len(self.all_records) :].encode()
+
     def records(self, db: int, prefix: bytes) -> str:
         """What the names of all records whose key starts with ``prefix`` start with."""
         return self.all_records + _quoted(db, prefix)

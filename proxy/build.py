@@ -17,6 +17,7 @@ from backends.dictionaries import Dictionaries
 from backends.memory import MemoryBackend
 from backends.s3_layout import Access
 from backends.seal import SealPolicy
+from backends.writeback import WriteBackStore
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.clusterhome import ClusterHome
@@ -147,8 +148,11 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
         return MemoryHome(memory, *bounds)
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
-    home = ColdHome(_store(config, backend, clock), clock, cold, cache, events, *bounds)
     assert isinstance(backend, ColdBackend)
+    store = _store(config, backend, clock)
+    if any(route.backend == own and route.write == "back" for route in config.routes):
+        store = WriteBackStore(store, Path(backend.journal), backend.journal_max, backend.lease, clock)
+    home = ColdHome(store, clock, cold, cache, events, *bounds)
     home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
     trained = [
         TrainedRoute(

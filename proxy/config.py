@@ -228,6 +228,9 @@ class ColdBackend(BackendConfig):
     scrub: Size = 0  # bytes a second
     scrub_interval: Duration = duration("1d")
     dictionaries_max: Count = 64
+    journal: Text = ""
+    journal_max: Limit = size("256mb")
+    lease: Timeout = duration("1h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -330,8 +333,6 @@ class RouteConfig(Table):
     offload: OffloadConfig | None = None
 
     def mistakes(self) -> Iterator[Mistake]:
-        if self.write == "back":
-            yield "write", '"back" is not available in this version; must be "through"'
         if self.dictionary_size > DICTIONARY_MAX:
             yield "dictionary_size", f"must be at most {shown(show_size(DICTIONARY_MAX))}"
 
@@ -351,10 +352,13 @@ _SEALED_BY: Final = ("compression_level", "compress_min")
 _UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (
-        ("cache", "cache_ttl", *_SEALED_ONLY, *_TRAINED),
+        ("cache", "cache_ttl", "write", *_SEALED_ONLY, *_TRAINED),
         "does not apply to a memory backend; leave it out",
     ),
-    "redis": (("ttl", *_TRAINED), "is not available on a redis backend in this version; leave it out"),
+    "redis": (
+        ("ttl", "write", *_TRAINED),
+        "is not available on a redis backend in this version; leave it out",
+    ),
 }
 """By type of backend: the options of a route that must stay as they are, and what is said if they don't."""
 
@@ -422,6 +426,7 @@ def in_backend(config: Config, name: str) -> Config:
             route,
             backend=name,
             cache=False,
+            write="through",
             ttl=0,
             mirror=None,
             offload=route.offload if route.backend == name else offload,
@@ -580,9 +585,32 @@ def _routes(
         if route.offload is not None:
             for option, why in _wrong_offload(route, types, routes):
                 reader.mistake(where, f"offload {option}".rstrip(), why)
+    _check_writes(reader, routes, backends)
     if "" not in seen:
         reader.mistake("[[routes]]", "", 'no catch-all route; add one with prefix = ""')
     return tuple(routes)
+
+
+def _check_writes(
+    reader: Reader, routes: Sequence[RouteConfig], backends: Mapping[str, BackendConfig]
+) -> None:
+    """A journal stands before a whole backend."""
+    for name, backend in backends.items():
+        where = f"[backends.{quoted(name)}]"
+        writes = {route.write for route in routes if route.backend == name}
+        if not isinstance(backend, ColdBackend):
+            continue
+        if len(writes) > 1:
+            why = 'must be "back" on all routes to this backend, or on none; name a second backend'
+            reader.mistake(where, "write", why)
+        elif "back" in writes and not backend.journal:
+            why = 'must be given, since a route to it has write = "back": a directory on a local disk'
+            reader.mistake(where, "journal", why)
+        elif "back" not in writes and backend.journal:
+            reader.mistake(where, "journal", 'has no effect unless write = "back" on the routes to it')
+        if "back" in writes and any(route.mirror and route.mirror.backend == name for route in routes):
+            why = 'can\'t be "back" where mirrors write past the journal: mirror to another backend'
+            reader.mistake(where, "write", why)
 
 
 def _wrong_offload(route: RouteConfig, types: _Types, routes: Sequence[RouteConfig]) -> Iterator[Mistake]:

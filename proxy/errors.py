@@ -591,6 +591,11 @@ def backend_down(backend: str, reason: str) -> CommandError:
     return CommandError(f"BACKENDDOWN backend '{backend}' can't serve now, try again later: {reason}")
 
 
+def not_the_writer(backend: str, reason: str) -> CommandError:
+    """Redis' own code for a server that is not written to: clients look for the one that is."""
+    return CommandError(f"READONLY backend '{backend}' is written to elsewhere: {reason}")
+
+
 def maybe_applied(backend: str, reason: str) -> CommandError:
     return CommandError(
         f"BACKENDDOWN backend '{backend}' was lost during the write ({reason}): it may have been "

@@ -14,6 +14,7 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from backends.base import StoreError
+from backends.writeback import WriteBackStore
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.info import InfoSource
 from proxy.metrics import Snapshot
@@ -102,9 +103,11 @@ class Endpoints:
         ready = all(state == "up" for state in states.values())
         backends = []
         for home in self._source.homes.values():
-            facts = {"name": home.name, "type": home.type, "state": states[home.name]}
+            facts: dict[str, object] = {"name": home.name, "type": home.type, "state": states[home.name]}
             if isinstance(home, UpstreamHome):
                 facts["breaker"] = home.upstream.breaker()
+            elif isinstance(home, ColdHome) and isinstance(home.store, WriteBackStore):
+                facts["journal"] = home.store.state()
             backends.append(facts)
         return web.json_response({"ready": ready, "backends": backends}, status=200 if ready else 503)
 

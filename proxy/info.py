@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from backends.writeback import WriteBackStore
 from proxy import __version__
 from proxy.blocking import Blocking
 from proxy.broker import CHANNEL, PATTERN, SHARD
@@ -420,6 +421,8 @@ def _tier(source: InfoSource, home: Home) -> str:
             "expired": home.expired,
             **home.store.figures(),
         }
+        if isinstance(home.store, WriteBackStore):
+            counters |= home.store.state()
         hearing = home.hearing
         if hearing is not None:
             counters |= {

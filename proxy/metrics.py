@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily as Gauge
 from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from backends.writeback import WriteBackStore
 from proxy import __version__, dispatch
 from proxy.commands.spec import every_spec
 from proxy.dictionaries import TrainedRoute
@@ -131,6 +132,23 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
             "Dictionaries read since a value needed them.",
             lambda h: h.dictionaries.fetched,
         ),
+    )
+    yield from _each(
+        "backend",
+        {
+            home.name: home.store
+            for home in homes
+            if isinstance(home, ColdHome) and isinstance(home.store, WriteBackStore)
+        },
+        (Gauge, "redtier_journal_bytes", "Size of the journal.", lambda w: w.journal.size),
+        (Gauge, "redtier_journal_max_bytes", "Bound of the journal's size.", lambda w: w.journal.limit),
+        (Counter, "redtier_journal_syncs", "Times that it was synced.", lambda w: w.journal.synced),
+        (Gauge, "redtier_dirty_keys", "Keys not flushed yet.", lambda w: len(w.backlog.entries)),
+        (Gauge, "redtier_dirty_bytes", "Memory of these keys.", lambda w: w.backlog.bytes),
+        (Gauge, "redtier_dirty_age_seconds", "Wait of the oldest of them.", lambda w: w.age / 1000),
+        (Counter, "redtier_flushed", "Records flushed to the store.", lambda w: w.flusher.flushed),
+        (Counter, "redtier_overtaken", "Records set aside: another took over.", lambda w: w.overtaken),
+        (Gauge, "redtier_lease_held", "Whether this process may write.", lambda w: not w.holder),
     )
     yield from _each(
         "backend",

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from proxy.build import build_home
 from proxy.clock import Clock
-from proxy.config import Config, MemoryBackend
+from proxy.config import ColdBackend, Config, MemoryBackend
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.options import or_known, shown
 
@@ -43,6 +43,29 @@ def check_reachable(config: Config, option: str, name: str) -> None:
             f"{option}: {shown(name)} is a memory backend: its keys are in the server's own "
             "process and can't be reached from here"
         )
+
+
+def check_writable(config: Config, option: str, name: str) -> None:
+    """As ``check_reachable``, and for one that a server alone may write to."""
+    check_reachable(config, option, name)
+    if has_journal(config, name):
+        raise Refused(
+            f"{option}: {shown(name)} is written through a journal, by the one server with its lease: "
+            'stop that, and take write = "back" and journal out until this is done'
+        )
+
+
+def has_journal(config: Config, name: str) -> bool:
+    backend = config.backends[name]
+    return isinstance(backend, ColdBackend) and bool(backend.journal)
+
+
+def unseen(name: str, what: str) -> str:
+    """What is to be said of reading a backend with a journal."""
+    return (
+        f"{name} has a journal: what its server has not flushed yet is not seen here; the {what} is complete "
+        "once the server is stopped, or writes through"
+    )
 
 
 def the_home(config: Config, clock: Clock) -> ColdHome | UpstreamHome:

@@ -34,6 +34,7 @@ from backends.base import (
     KeyTooLong,
     Loaded,
     NotAtomic,
+    NotTheWriter,
     Op,
     Outcome,
     Record,
@@ -695,6 +696,8 @@ class Tier(Home):
             return errors.key_refused(str(error))
         if isinstance(error, NotAtomic):
             return errors.not_atomic("this command", self.name)
+        if isinstance(error, NotTheWriter):
+            return errors.not_the_writer(self.name, str(error))
         if isinstance(error, StoreError):
             if error.unknown:
                 return errors.maybe_applied(self.name, str(error))

@@ -664,7 +664,47 @@ compression_level = 23
 prefix = "a:"
 backend = "cold"
 write = "back"
-=> [[routes]] #2 (prefix "a:") write: "back" is not available in this version; must be "through"
+=> [backends.cold] journal: must be given, since a route to it has write = "back": a directory on a local disk
+
+[backends.kept]
+type = "sqlite"
+journal = "kept"
+[[routes]]
+prefix = "a:"
+backend = "kept"
+=> [backends.kept] journal: has no effect unless write = "back" on the routes to it
+
+[backends.kept]
+type = "sqlite"
+journal = "kept"
+[[routes]]
+prefix = "a:"
+backend = "kept"
+write = "back"
+[[routes]]
+prefix = "b:"
+backend = "kept"
+=> [backends.kept] write: must be "back" on all routes to this backend, or on none; name a second backend
+
+[backends.kept]
+type = "sqlite"
+path = "kept.db"
+journal = "kept"
+[[routes]]
+prefix = "a:"
+backend = "kept"
+write = "back"
+[[routes]]
+prefix = "b:"
+backend = "cold"
+mirror = { backend = "kept" }
+=> [backends.kept] write: can't be "back" where mirrors write past the journal: mirror to another backend
+
+[[routes]]
+prefix = "a:"
+backend = "hot"
+write = "back"
+=> [[routes]] #2 (prefix "a:") write: does not apply to a memory backend; leave it out
 
 [[routes]]
 prefix = "a:"

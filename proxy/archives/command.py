@@ -21,7 +21,17 @@ from proxy.config import Config, in_backend, reading
 from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import DATABASES
-from proxy.offline import Refused, check_reachable, default_state, say, the_home, until_told
+from proxy.offline import (
+    Refused,
+    check_reachable,
+    check_writable,
+    default_state,
+    has_journal,
+    say,
+    the_home,
+    unseen,
+    until_told,
+)
 from proxy.sides import Away, Side, side_of
 from proxy.statefile import BadState, StateFile
 from proxy.views import View, view
@@ -66,7 +76,7 @@ def restore(config: Config, order: RestoreOrder) -> int:
     """Write an archive's keys to a backend; the exit code."""
 
     def run() -> int:
-        check_reachable(config, "--to", order.target)
+        check_writable(config, "--to", order.target)
         with _opened(order.file) as file:
             return uvloop.run(_restore(config, order, file))
 
@@ -128,6 +138,9 @@ async def _backup(config: Config, order: BackupOrder) -> int:
         order.db,
         clock.ms,
     )
+
+    if has_journal(config, order.source):
+        shows.note(unseen(order.source, "backup"))
 
     def stop() -> None:
         shows.close()

@@ -18,7 +18,17 @@ from proxy.config import Config, RouteConfig, in_backend, reading
 from proxy.copying.passes import Copy
 from proxy.copying.state import State
 from proxy.glob import Glob
-from proxy.offline import Refused, check_reachable, default_state, say, the_home, until_told
+from proxy.offline import (
+    Refused,
+    check_reachable,
+    check_writable,
+    default_state,
+    has_journal,
+    say,
+    the_home,
+    unseen,
+    until_told,
+)
 from proxy.prefixes import PrefixMap
 from proxy.sides import Away, Side, side_of, together
 from proxy.statefile import BadState, StateFile
@@ -57,7 +67,7 @@ def main(config: Config, order: Order) -> int:
 def check(config: Config, order: Order) -> None:
     """Raises Refused for backends between which nothing can be copied."""
     check_reachable(config, "--from", order.source)
-    check_reachable(config, "--to", order.target)
+    check_writable(config, "--to", order.target)
     source, target = config.backends[order.source], config.backends[order.target]
     if replace(source, name="") == replace(target, name=""):
         raise Refused("--from and --to are the same place")
@@ -104,14 +114,20 @@ async def _copy(config: Config, order: Order, file: StateFile[State], state: Sta
         shows.close()
         await together((source.close(), target.close()))
 
-    return await until_told(_work(copy, (source, target), order, file, shows), stop, close)
+    behind = has_journal(config, order.source)
+    return await until_told(_work(copy, (source, target), order, file, shows, behind), stop, close)
 
 
-async def _work(copy: Copy, sides: Sequence[Side], order: Order, file: StateFile[State], shows: View) -> int:
+async def _work(
+    copy: Copy, sides: Sequence[Side], order: Order, file: StateFile[State], shows: View, behind: bool
+) -> int:
+    """``behind``: what the source has may not be the last of what its server has acknowledged."""
     began = copy.state.begun or copy.state.number > 1
     try:
         for side in sides:
             await side.open()
+        if behind:
+            shows.note(unseen(order.source, "copy"))
         if began:
             shows.note(f"goes on from pass {copy.state.number}, {copy.state.compared:,} keys compared")
         equal = await copy.run(order.passes)

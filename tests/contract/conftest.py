@@ -16,6 +16,7 @@ import pytest
 from backends.base import Store
 from backends.postgres import PostgresStore
 from backends.sqlite import SqliteStore
+from backends.writeback import WriteBackStore
 from proxy.clock import ManualClock
 from tests import offloads, s3
 
@@ -63,6 +64,18 @@ def s3_on(fixture: str | None) -> StoreFactory:
     return on
 
 
+def back(factory: StoreFactory) -> StoreFactory:
+    """Behind a journal, which all stores on the place share: one of them can be open at a time."""
+
+    @asynccontextmanager
+    async def behind(request: pytest.FixtureRequest, clock: ManualClock) -> AsyncIterator[NewStore]:
+        path = request.getfixturevalue("tmp_path") / "journal"
+        async with factory(request, clock) as new_store:
+            yield lambda: WriteBackStore(new_store(), path, 1 << 28, 60_000, clock)
+
+    return behind
+
+
 STORES: dict[str, StoreFactory] = {
     "sqlite": sqlite,
     "postgres": postgres,
@@ -70,13 +83,17 @@ STORES: dict[str, StoreFactory] = {
     "offloading": offloading,
     "s3-moto": s3_on("s3_moto"),
     "s3-swift": s3_on("s3_swift"),
+    "sqlite-back": back(sqlite),
+    "postgres-back": back(postgres),
+    "s3-back": back(s3_on("s3_moto")),
 }
 if s3.OTHER_ENDPOINT:
     STORES["s3-other"] = s3_on(None)
 
 # Stores that promise nothing when two processes write to the same place.
 SINGLE_WRITER: frozenset[str] = frozenset(
-    {"s3-swift", "s3-other"} if s3.OTHER_SINGLE_WRITER else {"s3-swift"}
+    {"s3-swift", "sqlite-back", "postgres-back", "s3-back"}
+    | ({"s3-other"} if s3.OTHER_SINGLE_WRITER else set())
 )
 
 

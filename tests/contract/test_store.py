@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
+from backends import lease
 from backends.base import (
     ABSENT,
     BESIDE,
@@ -479,6 +480,7 @@ async def test_sweep_removes_what_has_expired_and_nothing_else(store: Store, clo
     await commit(store, expire(extended, await token(store, extended), later))
     assert await store.sweep(100) == 0
 
+    await store.size(0, b"")  # what is not flushed needs no sweeping
     clock.advance(3 * HOUR)
     removed = []
     while count := await store.sweep(3):
@@ -491,6 +493,7 @@ async def test_sweep_removes_what_has_expired_and_nothing_else(store: Store, clo
 
 async def test_a_swept_key_can_be_written_again(store: Store, clock: ManualClock) -> None:
     await commit(store, put(A, record(expire_at=clock.ms + 1)))
+    await store.size(0, b"")
     clock.advance(3 * HOUR)
     assert await store.sweep(10) == 1
     await commit(store, put(A, record(b"new"), ABSENT))
@@ -549,26 +552,27 @@ async def test_what_is_in_quarantine_is_listed_page_by_page_and_released(
 
 
 async def test_documents_stand_beside_the_records(store: Store) -> None:
-    await commit(store, put(Key(0, b"lease/a"), record(b"a key's value")))
-    written = await write_document(store, "lease/a", EVERY_BYTE, ABSENT)
+    await commit(store, put(Key(0, b"mine/a"), record(b"a key's value")))
+    written = await write_document(store, "mine/a", EVERY_BYTE, ABSENT)
     assert written is not None
-    assert await read_document(store, "lease/a") == (EVERY_BYTE, written)
-    assert await write_document(store, "lease/a", b"late", ABSENT) is None
-    renewed = await write_document(store, "lease/a", EVERY_BYTE, written)
+    assert await read_document(store, "mine/a") == (EVERY_BYTE, written)
+    assert await write_document(store, "mine/a", b"late", ABSENT) is None
+    renewed = await write_document(store, "mine/a", EVERY_BYTE, written)
     assert renewed not in (None, written)
-    assert await write_document(store, "lease/a", b"late", written) is None
-    await write_document(store, "lease/b", b"another", None)
+    assert await write_document(store, "mine/a", b"late", written) is None
+    await write_document(store, "mine/b", b"another", None)
     await write_document(store, "schema", b"1", None)
 
-    assert await names(store) == [b"lease/a"]
+    assert await names(store) == [b"mine/a"]
     assert await store.size(0, b"") == 1
     await store.clear(None, b"")
     assert await store.size(0, b"") == 0
-    assert await document_names(store, "lease/") == ["lease/a", "lease/b"]
-    assert await document_names(store, "") == ["lease/a", "lease/b", "schema"]
-    assert not await delete_document(store, "lease/a", written)
-    assert await delete_document(store, "lease/a", renewed)
-    assert await read_document(store, "lease/a") is None
+    assert await document_names(store, "mine/") == ["mine/a", "mine/b"]
+    everything = await document_names(store, "")
+    assert [name for name in everything if name != lease.NAME] == ["mine/a", "mine/b", "schema"]
+    assert not await delete_document(store, "mine/a", written)
+    assert await delete_document(store, "mine/a", renewed)
+    assert await read_document(store, "mine/a") is None
     await store.clear(BESIDE, b"")
     assert await document_names(store, "") == []
 
