@@ -57,6 +57,7 @@ bench: build servers .venv/bench
 	PYTHONPATH=. $(BIN)/python -P -m bench.failover
 	PYTHONPATH=. $(BIN)/python -P -m bench.chat
 	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.copy
+	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.expiry
 
 build: build/compiled/built
 

@@ -110,6 +110,19 @@ class KeyInfo(NamedTuple):
     expire_at: int
 
 
+class Grade(IntEnum):
+    FINE = 0
+    WARNING = 1  # it works, and whoever runs it should know
+    MISSING = 2  # it does not work
+
+
+class Finding(NamedTuple):
+    """Something about a backend's server, in one line that says what to do where something is missing."""
+
+    grade: Grade
+    text: str
+
+
 class Quarantined(NamedTuple):
     """A damaged record that is kept aside; its key and write id name it."""
 
@@ -212,6 +225,13 @@ class Store(ABC):
     @abstractmethod
     async def ping(self) -> None:
         """One cheap round trip; raises StoreError if the store can't serve now."""
+
+    async def examine(self) -> list[Finding]:
+        """Try out what the store needs of its server: rights, settings, what keeps acknowledged writes.
+
+        It is not open before, nor after; as when it is opened, its tables are created where there are none.
+        """
+        return []
 
     @abstractmethod
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:

@@ -71,11 +71,11 @@ class _BlobBucket(Bucket):
         except TimeoutError as error:
             raise self._failed(error) from None
 
-    async def download(self, name: str, size_max: int) -> tuple[bytearray, str]:
+    async def download(self, name: str, size_max: int) -> tuple[list[bytes], str]:
         """An object's bytes and content coding.  Raises MissingError, and EncodingError if it is larger."""
         return await self._read(lambda: self._download(name, size_max))
 
-    async def _download(self, name: str, size_max: int) -> tuple[bytearray, str]:
+    async def _download(self, name: str, size_max: int) -> tuple[list[bytes], str]:
         response = await self._call(self._s3.get_object, Key=name)
         body = response["Body"]
         try:
@@ -92,13 +92,16 @@ class _BlobBucket(Bucket):
         return url
 
 
-async def _gathered(chunks: AsyncIterable[bytes], size_max: int) -> bytearray:
-    body = bytearray()
+async def _gathered(chunks: AsyncIterable[bytes], size_max: int) -> list[bytes]:
+    """What comes, in pieces: to join them is a worker's work."""
+    pieces: list[bytes] = []
+    size = 0
     async for chunk in chunks:
-        body += chunk
-        if len(body) > size_max:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > size_max:
             raise EncodingError(f"it has more than {size_max} bytes")
-    return body
+    return pieces
 
 
 class Blobs:
@@ -164,9 +167,9 @@ class Blobs:
 
     async def _from_bucket(self, blob: BlobName, head: bytes, raw_length: int) -> bytes:
         try:
-            body, encoding = await self._bucket.download(self.name_of(blob), encoded_max(raw_length))
+            pieces, encoding = await self._bucket.download(self.name_of(blob), encoded_max(raw_length))
             self._counters.blobs_fetched += 1
-            return await asyncio.to_thread(_verified, blob, head, body, encoding, raw_length)
+            return await asyncio.to_thread(_verified, blob, head, pieces, encoding, raw_length)
         except MissingError:
             raise DamagedError("there is no such object") from None
         except EncodingError as error:
@@ -184,9 +187,9 @@ class Blobs:
             async with self._session.get(url, headers={"Accept-Encoding": "gzip, zstd"}) as response:
                 if response.status != 200:
                     raise EncodingError(f"it answered {response.status}")
-                body = await _gathered(response.content.iter_chunked(_CHUNK), encoded_max(raw_length))
+                pieces = await _gathered(response.content.iter_chunked(_CHUNK), encoded_max(raw_length))
                 encoding = response.headers.get("Content-Encoding", "")
-                whole = await asyncio.to_thread(_verified, blob, head, body, encoding, raw_length)
+                whole = await asyncio.to_thread(_verified, blob, head, pieces, encoding, raw_length)
         except (aiohttp.ClientError, TimeoutError, OSError, EncodingError) as error:
             self._counters.cdn_fallbacks += 1
             self._cdn_failures += 1
@@ -217,8 +220,8 @@ def _prepared(raw: Bytes, encoding: str) -> _Upload:
     return _Upload(io.BytesIO(body), len(body), used, base64.b64encode(digest).decode())
 
 
-def _verified(blob: BlobName, head: bytes, body: Bytes, encoding: str, raw_length: int) -> bytes:
-    raw = decode(body, encoding, raw_length)
+def _verified(blob: BlobName, head: bytes, pieces: list[bytes], encoding: str, raw_length: int) -> bytes:
+    raw = decode(b"".join(pieces), encoding, raw_length)
     if hashlib.sha256(raw).digest() != blob.digest:
         raise EncodingError("its SHA-256 is another")
     return head + raw

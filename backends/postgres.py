@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
+from backends import postgres_check
 from backends.base import (
     ABSENT,
     BESIDE,
     CONFLICT,
     Changes,
+    Finding,
     Group,
     Key,
     KeyInfo,
@@ -36,6 +39,7 @@ from backends.base import (
     Tracker,
     Want,
 )
+from backends.examining import try_out, usable
 from backends.postgres_groups import (
     WRITES,
     Held,
@@ -51,7 +55,8 @@ from backends.postgres_groups import (
 )
 from backends.postgres_notices import Listener, everything, messages, new_origin
 from backends.postgres_pool import Link, Lost, Pool, Refused, Rows
-from backends.postgres_sql import SCHEMA_VERSION, Statements
+from backends.postgres_sql import LAYOUT, Statements
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 # Rolled back by the server for another transaction's sake: to be tried again, a few times.
@@ -117,15 +122,12 @@ class PostgresStore(Store):
         self._channel = ""  # known once it is open
         self._clock = clock
         self._timeout = timeout / 1000
+        self._swept_to = 0  # an expiry; 0: the sweep was through
         self._sql = Statements(table, self.bulk_max, self._notify)
-        self._pool = Pool(
-            name,
-            url,
-            size=pool,
-            connect_timeout=self._connect_timeout,
-            timeout=self._timeout,
-            statement_cache_size=statement_cache_size,
-        )
+        self._url = url
+        self._cached = statement_cache_size > 0
+        self._new_pool = partial(Pool, name, connect_timeout=self._connect_timeout, timeout=self._timeout)
+        self._pool = self._new_pool(url, size=pool, statement_cache_size=statement_cache_size)
 
     async def open(self) -> None:
         self._pool.open()
@@ -133,12 +135,7 @@ class PostgresStore(Store):
             if not (await link.fetch(self._sql.exist, list(self._sql.rights)))[0][0]:
                 await link.run(self._sql.create)
             await self._check_rights(link)
-            version = (await link.fetch(self._sql.version))[0][0]
-            if version != SCHEMA_VERSION:
-                raise self._refusal(
-                    f"its tables have schema {version}, this release knows {SCHEMA_VERSION}:"
-                    " use the release that wrote them, or a newer one"
-                )
+            await self._bring_up(link)
             self._channel = (await link.fetch(self._sql.channel, self._sql.table))[0][0]
             # Another program's table of this name shows itself now, not at the first request.
             await link.fetch(self._sql.load[Want.META], 0, [], 0)
@@ -149,6 +146,20 @@ class PostgresStore(Store):
     async def ping(self) -> None:
         async with self._pool.link() as link:
             await link.run("select 1")
+
+    async def examine(self) -> list[Finding]:
+        urls = list(dict.fromkeys((self._url, self._listen_url)))
+        pools = [self._new_pool(url, size=2, statement_cache_size=0) for url in urls]
+        try:
+            for pool in pools:
+                pool.open()
+            findings = await postgres_check.examine(
+                pools[0], pools[1] if len(pools) > 1 else None, self._cached
+            )
+        finally:
+            for pool in pools:
+                await pool.close()
+        return [*findings, await try_out(self)] if usable(findings) else findings
 
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
         new = tuple.__new__
@@ -194,7 +205,12 @@ class PostgresStore(Store):
         return await self._count(self._sql.size, db, prefix, _end(prefix), self._clock.ms)
 
     async def sweep(self, limit: int) -> int:
-        return await self._count(self._sql.sweep, self._clock.ms, limit)
+        rows = await self._fetch(self._sql.sweep, self._clock.ms, limit, self._swept_to)
+        count, last = rows[0]
+        # What went stays in the index until no older transaction can see it: a sweep that follows upon a full
+        # one would go over all of that.  The first after that begins anew, for what was locked meanwhile.
+        self._swept_to = last if count == limit else 0
+        return int(count)
 
     async def clear(self, db: int | None, prefix: bytes) -> int:
         gone = 0
@@ -266,6 +282,26 @@ class PostgresStore(Store):
         while (rows := await self._fetch(self._sql.next_db, dbs[-1]))[0][0] is not None:
             dbs.append(rows[0][0])
         return dbs[1:]
+
+    async def _bring_up(self, link: Link) -> None:
+        """Make the tables those of this release, unless they are of a newer one: then refuse."""
+        found = await self._versions(link)
+        found.check(LAYOUT, self._pool.title)
+        if found == Versions(LAYOUT, SEALS):
+            return
+        async with link.transaction():
+            await link.run(self._sql.lock_layout)
+            found = await self._versions(link)  # another proxy may have been at it
+            found.check(LAYOUT, self._pool.title)
+            for version in range(found.layout + 1, LAYOUT + 1):
+                await link.run(self._sql.steps[version])
+            await link.run(self._sql.record)
+
+    async def _versions(self, link: Link) -> Versions:
+        layout = (await link.fetch(self._sql.layout))[0][0]
+        if not 2 <= layout <= LAYOUT:  # before 2 all seals were of the first version, and it was not recorded
+            return Versions(layout, 1)
+        return Versions(layout, (await link.fetch(self._sql.seals))[0][0])
 
     async def _check_rights(self, link: Link) -> None:
         needed = [(table, right) for table, rights in self._sql.rights.items() for right in rights]

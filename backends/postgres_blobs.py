@@ -25,6 +25,8 @@ BLOB_GONE: Final = "RT001"
 """The SQLSTATE of a commit whose row points to a blob that is not there, or is being removed."""
 
 _NOW: Final = "(extract(epoch from clock_timestamp()) * 1000)::bigint"
+# The same when the statement began, which an index can be asked about.
+_BEGUN: Final = "(extract(epoch from statement_timestamp()) * 1000)::bigint"
 
 
 def _points(row: str) -> str:
@@ -113,8 +115,8 @@ class BlobStatements:
         self.mark: Final = f"""
             update {blobs} set deleting = true, idle_since = {_NOW}
             where (digest, generation) in (
-                select digest, generation from {blobs} where refs = 0 and idle_since < {_NOW} - $1::bigint
-                and (ready or idle_since < {_NOW} - 2 * $1::bigint)
+                select digest, generation from {blobs} where refs = 0 and idle_since < {_BEGUN} - $1::bigint
+                and (ready or idle_since < {_BEGUN} - 2 * $1::bigint)
                 order by idle_since limit $2 for update skip locked)
             returning digest, generation"""
         # $1 digests, $2 generations: objects that are in the bucket no more.

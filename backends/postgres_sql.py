@@ -15,9 +15,11 @@ from __future__ import annotations
 from typing import Final
 
 from backends.base import Want
+from backends.versions import SEALS
 
-SCHEMA_VERSION: Final = 1
-# Two proxies that start at once must not create the same table; any constant of ours will do.
+LAYOUT: Final = 2
+"""Version of the tables; what made it of the one before is in ``Statements.steps``."""
+# Two proxies that start at once must not create, or change, the same table; any constant of ours will do.
 CREATION_LOCK: Final = 0x72656474696572
 
 _COLUMNS: Final = "db, key, kind, write_id, expire_at, raw_size, value"
@@ -59,8 +61,9 @@ class Statements:
         # before it is read without it.  It is compressed already: EXTERNAL spares the server the attempt,
         # and lets octet_length read its size from the row.  The free tenth of each page lets a rewritten
         # row stay on its page, which spares the indexes (a heap-only tuple).
+        self.lock_layout: Final = f"select pg_advisory_xact_lock({CREATION_LOCK})"
         self.create: Final = f"""
-            select pg_advisory_xact_lock({CREATION_LOCK});
+            {self.lock_layout};
             create table if not exists {main} (
                 write_id bigint not null, expire_at bigint not null, raw_size bigint not null,
                 db smallint not null, kind smallint not null, key bytea not null,
@@ -74,9 +77,20 @@ class Statements:
                 expire_at bigint not null, raw_size bigint not null, value bytea,
                 reason text not null, moved_at bigint not null,
                 primary key (db, key, write_id));
-            create table if not exists {meta} (schema_version integer not null);
-            insert into {meta} select {SCHEMA_VERSION} where not exists (select from {meta})"""
-        self.version: Final = f"select max(schema_version) from {meta}"
+            create table if not exists {meta} (
+                schema_version integer not null, seal_version integer not null);
+            insert into {meta} select {LAYOUT}, {SEALS} where not exists (select from {meta})"""
+        # What makes the tables of the version before those of a version.
+        self.steps: Final = {
+            2: f"alter table {meta} add column seal_version integer not null default 1",
+        }
+        self.layout: Final = f"select max(schema_version) from {meta}"
+        self.seals: Final = f"select max(seal_version) from {meta}"
+        # They never go back: several proxies may be at it.
+        self.record: Final = (
+            f"update {meta} set schema_version = greatest(schema_version, {LAYOUT}),"
+            f" seal_version = greatest(seal_version, {SEALS})"
+        )
 
         # $1 db, $2 keys, $3 now.
         payload = {
@@ -149,12 +163,12 @@ class Statements:
         self.size: Final = f"""
             select (select count(*) from {main} where {_RANGE})
             - (select count(*) from {main} where expire_at > 0 and expire_at <= $4 and {_RANGE})"""
-        # $1 now, $2 limit.
+        # $1 now, $2 limit, $3 an expiry from which on; how many went, and the last one's expiry.
         self.sweep: Final = f"""
             with gone as (delete from {main} where ctid = any(array(
-                select ctid from {main} where expire_at > 0 and expire_at <= $1
-                order by expire_at limit $2 for update skip locked)) returning 1)
-            select count(*) from gone"""
+                select ctid from {main} where expire_at > 0 and expire_at <= $1 and expire_at >= $3
+                order by expire_at limit $2 for update skip locked)) returning expire_at)
+            select count(*), coalesce(max(expire_at), 0) from gone"""
         # $1 the db before, or -1.
         self.next_db: Final = f"select min(db) from {main} where db > $1"
         # $1 db, $2 first key, $3 the key after the last, $4 how many keys to pass over.

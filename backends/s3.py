@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Final
@@ -30,7 +31,9 @@ from backends.base import (
     BESIDE,
     CONFLICT,
     Change,
+    Finding,
     Foreign,
+    Grade,
     Group,
     Key,
     KeyInfo,
@@ -46,10 +49,12 @@ from backends.base import (
     Token,
     Want,
 )
+from backends.examining import try_out, usable
 from backends.s3_layout import (
     HOUR,
     NAME_MAX,
     OVERHEAD,
+    VERSION,
     Access,
     Names,
     content,
@@ -60,6 +65,7 @@ from backends.s3_layout import (
     stored,
     token,
 )
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 if TYPE_CHECKING:
@@ -150,9 +156,42 @@ class S3Store(Store):
                     f"s3 backend {self.name!r}: the server does not honour conditional writes; set "
                     "single_writer = true if no other process writes to this bucket and prefix"
                 )
+            await self._bring_up()
+        except BaseException:
+            self._opened = None
+            await bucket.close()
+            raise
+
+    async def examine(self) -> list[Finding]:
+        await asyncio.to_thread(importlib.import_module, "backends.s3_check")
+        from backends.s3_check import examine
+        from backends.s3_client import Bucket
+
+        bucket = Bucket(self.name, self._access)
+        scratch = self._names.scratch(secrets.token_hex(16))
+        try:
+            await bucket.open()
+            findings = await examine(bucket, self._names.all_records, scratch, self._single_writer)
+        except StoreError as error:
+            return [Finding(Grade.MISSING, str(error))]
         finally:
-            if self._opened is None:
-                await bucket.close()
+            await bucket.close()
+        return [*findings, await try_out(self)] if usable(findings) else findings
+
+    async def _bring_up(self) -> None:
+        """Record the versions of this release, unless those of a newer one are: then refuse."""
+        name, ours = self._names.versions, Versions(VERSION, SEALS)
+        written = None
+        while written is None:
+            head, body = await self._bucket.get(name, None) or (None, None)
+            found = Versions(1, 1) if body is None else _versions(name, payload(body))
+            found.check(VERSION, f"s3 backend {self.name!r}")
+            if head is not None and found == ours:
+                return
+            text = json.dumps(ours._asdict()).encode()
+            new = content(Record(text, 0, secrets.randbelow(2**63 - 1) + 1, 0, len(text), len(text)))
+            # None: another proxy was at it.
+            written = await self._writes.put(name, new, ABSENT if head is None else token(head.etag, 0))
 
     async def close(self) -> None:
         opened, self._opened = self._opened, None
@@ -375,3 +414,11 @@ class S3Store(Store):
         if self._opened is None:
             raise StoreError(f"s3 backend {self.name!r} is not open")
         return self._opened
+
+
+def _versions(name: str, text: bytes) -> Versions:
+    try:
+        found = json.loads(text)
+        return Versions(found["layout"], found["seal"])
+    except (ValueError, TypeError, LookupError):
+        raise Foreign(f"the object {name!r} is no redtier's: choose another prefix") from None

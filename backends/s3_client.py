@@ -68,6 +68,10 @@ class UnsupportedError(StoreError):
     """The server does not know what was asked of it."""
 
 
+class DeniedError(StoreError):
+    """The credentials do not allow what was asked."""
+
+
 class _SendOnce(AIOHTTPSession):
     async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
         session: aiohttp.ClientSession = await super()._get_session(proxy_url)  # type: ignore[misc]
@@ -331,7 +335,8 @@ class Bucket:
         if advice := _ADVICE.get(code) or _ADVICE.get(str(status)):
             region = error.response["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", "unknown")
             text = advice.format(bucket=self._access.bucket, endpoint=self._where, code=code, region=region)
-        failure = UnsupportedError if status in (400, 405, 501) else StoreError
+        kinds = {400: UnsupportedError, 405: UnsupportedError, 501: UnsupportedError, 403: DeniedError}
+        failure = kinds.get(status, StoreError)
         return failure(_one_line(f"{self._what}: {text}"))
 
 

@@ -9,6 +9,8 @@ Names
                                   (8 digits, so that a listing is in order of time) was written here
     ``<prefix>q/<write>/<key>``   a damaged record in quarantine; ``<write>`` is its write id in hex
     ``<prefix>p/<random>``        scratch object, while ``open`` tries out what the server can do
+    ``<prefix>versions``          the versions of this layout and of the seals in use (``versions``), as
+                                  JSON in the payload of a record; without it both are 1
     ============================  ==================================================================
 
     Letters, digits and ``-._~:@`` of a key's name stand for themselves, any other byte is ``=XX`` in
@@ -56,7 +58,7 @@ _LONGEST_PLACE: Final = len("q/0123456789abcdef/")
 
 _REASON_MAX: Final = 500  # characters; S3 allows 2 KB of metadata
 
-_VERSION: Final = 1
+VERSION: Final = 1
 _HEAD: Final = struct.Struct(">BBQ")
 OVERHEAD: Final = _HEAD.size  # bytes of an object over its payload
 _TOMBSTONE: Final = struct.Struct(">BQ")
@@ -100,6 +102,7 @@ class Names:
             )
         self.all_records = f"{self._prefix}k/"
         self.all_markers = f"{self._prefix}x/"
+        self.versions = f"{self._prefix}versions"
         self.all_quarantined = f"{self._prefix}q/"
 
     def record(self, key: Key) -> str:
@@ -199,8 +202,8 @@ def stored(name: str, head: Head) -> Stored:
         kind, write_id, expire_at, raw_size = fields
     except ValueError:
         raise Foreign(f"the object {name!r} has no metadata of redtier's; was it copied without?") from None
-    if version != _VERSION:
-        raise Foreign(f"the object {name!r} has layout {version}; this redtier reads {_VERSION}")
+    if version != VERSION:
+        raise Foreign(f"the object {name!r} has layout {version}; this redtier reads {VERSION}")
     if is_tombstone(head.size) and not (kind or expire_at or raw_size):  # else it is a record that was cut
         return Stored(head, None, write_id)
     size = max(0, head.size - _HEAD.size)
@@ -245,10 +248,10 @@ class Content:
 def content(record: Record) -> Content:
     if record.payload is None:
         raise ValueError("a record without its payload can't be written")
-    body = _HEAD.pack(_VERSION, record.kind, record.write_id) + record.payload
-    meta = f"{_VERSION}.{record.kind}.{record.write_id}.{record.expire_at}.{record.raw_size}"
+    body = _HEAD.pack(VERSION, record.kind, record.write_id) + record.payload
+    meta = f"{VERSION}.{record.kind}.{record.write_id}.{record.expire_at}.{record.raw_size}"
     return Content(body, meta, record.write_id, record.expire_at)
 
 
 def tombstone(write_id: int) -> Content:
-    return Content(_TOMBSTONE.pack(_VERSION, write_id), f"{_VERSION}.0.{write_id}.0.0", write_id, 0)
+    return Content(_TOMBSTONE.pack(VERSION, write_id), f"{VERSION}.0.{write_id}.0.0", write_id, 0)

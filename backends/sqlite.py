@@ -31,6 +31,8 @@ from backends.base import (
     BESIDE,
     CONFLICT,
     Change,
+    Finding,
+    Grade,
     Group,
     Key,
     KeyInfo,
@@ -45,28 +47,37 @@ from backends.base import (
     Token,
     Want,
 )
+from backends.examining import try_out, usable
+from backends.versions import SEALS, Versions
 from proxy.clock import Clock
 
 _Result = TypeVar("_Result")
 _Job = Callable[[sqlite3.Connection], _Result]
 
-SCHEMA_VERSION: Final = 1
+LAYOUT: Final = 2
 
 _SCHEMA: Final = (
-    "CREATE TABLE IF NOT EXISTS redtier_meta (schema_version INTEGER NOT NULL)",
+    "CREATE TABLE redtier_meta (schema_version INTEGER NOT NULL, seal_version INTEGER NOT NULL)",
+    f"INSERT INTO redtier_meta VALUES ({LAYOUT}, {SEALS})",
     # The value stands last: what comes before it is read without its overflow pages.
-    """CREATE TABLE IF NOT EXISTS redtier (
+    """CREATE TABLE redtier (
         db INTEGER NOT NULL, key BLOB NOT NULL,
         kind INTEGER NOT NULL, write_id INTEGER NOT NULL, expire_at INTEGER NOT NULL,
         raw_size INTEGER NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (db, key))""",
-    "CREATE INDEX IF NOT EXISTS redtier_expiry ON redtier (expire_at) WHERE expire_at > 0",
-    """CREATE TABLE IF NOT EXISTS redtier_quarantine (
+    "CREATE INDEX redtier_expiry ON redtier (expire_at) WHERE expire_at > 0",
+    """CREATE TABLE redtier_quarantine (
         db INTEGER NOT NULL, key BLOB NOT NULL, write_id INTEGER NOT NULL,
         kind INTEGER NOT NULL, expire_at INTEGER NOT NULL, raw_size INTEGER NOT NULL,
         reason TEXT NOT NULL, moved_at INTEGER NOT NULL, value BLOB NOT NULL,
         PRIMARY KEY (db, key, write_id))""",
 )
+
+# What makes a file of the version before one of a version.
+_STEPS: Final = {
+    2: ("ALTER TABLE redtier_meta ADD COLUMN seal_version INTEGER NOT NULL DEFAULT 1",),
+}
+_HAS_META: Final = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'redtier_meta')"
 
 _META: Final = "key, kind, write_id, expire_at, raw_size, length(value)"
 _PAYLOAD: Final = {
@@ -158,6 +169,11 @@ class SqliteStore(Store):
     async def ping(self) -> None:
         await self._readers.run(_ping)
 
+    async def examine(self) -> list[Finding]:
+        version = Finding(Grade.FINE, f"SQLite {sqlite3.sqlite_version}, {self._path}, synced at each commit")
+        tried = await try_out(self)
+        return [version, tried] if usable([tried]) else [tried]
+
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
         return await self._readers.run(partial(self._load, keys, want))
 
@@ -207,15 +223,20 @@ class SqliteStore(Store):
 
     def _create(self, connection: sqlite3.Connection) -> None:
         with _transaction(connection):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            found = connection.execute("SELECT max(schema_version) FROM redtier_meta").fetchone()[0]
-            if found is None:
-                connection.execute("INSERT INTO redtier_meta VALUES (?)", (SCHEMA_VERSION,))
-            elif found > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self._path} is of a newer release (schema {found}, not {SCHEMA_VERSION}): upgrade"
-                )
+            if not connection.execute(_HAS_META).fetchone()[0]:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                return
+            found = _versions(connection)
+            found.check(LAYOUT, self._path)
+            if found == (LAYOUT, SEALS):
+                return
+            for version in range(found.layout + 1, LAYOUT + 1):
+                for statement in _STEPS[version]:
+                    connection.execute(statement)
+            connection.execute(
+                "UPDATE redtier_meta SET schema_version = ?, seal_version = ?", (LAYOUT, SEALS)
+            )
 
     def _load(self, keys: Sequence[Key], want: Want, connection: sqlite3.Connection) -> list[Loaded]:
         now = self._clock.ms
@@ -240,6 +261,13 @@ class SqliteStore(Store):
             decided = zip(groups, outcomes, strict=True)
             _apply(connection, [c for group, outcome in decided if outcome.tokens is not None for c in group])
         return outcomes
+
+
+def _versions(connection: sqlite3.Connection) -> Versions:
+    (layout,) = connection.execute("SELECT max(schema_version) FROM redtier_meta").fetchone()
+    if not 2 <= layout <= LAYOUT:  # before 2 all seals were of the first version, and it was not recorded
+        return Versions(layout, 1)
+    return Versions(layout, *connection.execute("SELECT max(seal_version) FROM redtier_meta").fetchone())
 
 
 def _decide(group: Group, tokens: dict[Key, Token]) -> Outcome:

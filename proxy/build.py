@@ -254,8 +254,15 @@ def _offload(config: Config, backend: PostgresBackend) -> Offload:
     bucket = config.backends[first.backend]
     assert isinstance(bucket, S3Backend)
     access = Access(
-        *(bucket.bucket, bucket.endpoint_url, bucket.region, bucket.access_key, bucket.secret_key),
-        *(bucket.ca_bundle, first.transfers, bucket.connect_timeout, bucket.timeout),
+        bucket=bucket.bucket,
+        endpoint_url=bucket.endpoint_url,
+        region=bucket.region,
+        access_key=bucket.access_key,
+        secret_key=bucket.secret_key,
+        ca_bundle=bucket.ca_bundle,
+        connections=first.transfers,
+        connect_timeout=bucket.connect_timeout,
+        timeout=bucket.timeout,
     )
     place = Place(bucket.name, access, bucket.prefix, bucket.cdn_url)
     return Offload(place, PrefixMap(rules.items()), first.grace, first.transfers)

@@ -224,6 +224,7 @@ class RedisBackend(BackendConfig):
 class ColdBackend(BackendConfig):
     cold: ClassVar[bool] = True
     sweep_interval: Duration = duration("10s")
+    sweep_interval_max: Duration = duration("5m")
     scrub: Size = 0  # bytes a second
     scrub_interval: Duration = duration("1d")
     dictionaries_max: Count = 64

@@ -29,7 +29,7 @@ from proxy.build import build_mirrors, build_router, build_scrubs, build_snapsho
 from proxy.clock import Clock
 from proxy.commands.scripting import SCRIPTS
 from proxy.commands.spec import bind, load_table
-from proxy.config import Config, describe
+from proxy.config import ColdBackend, Config, describe
 from proxy.connection import Connection
 from proxy.counters import Rate, Traffic, commands_run
 from proxy.dispatch import Dispatcher
@@ -60,6 +60,7 @@ from proxy.router import Home
 from proxy.session import HELD_CLOSING, Link, Server, Session
 from proxy.slowlog import LatencyMonitor, SlowLog
 from proxy.surroundings import ServerSurroundings
+from proxy.sweeper import Sweeper
 from proxy.tracking import Tracking
 from proxy.transactions import Transactions
 from proxy.upstreamscripts import UpstreamScripts
@@ -71,7 +72,6 @@ log = logging.getLogger("redtier")
 STRANGER_MAX: Final = 64 << 10  # an unfinished request before authentication
 TICK: Final = 0.1  # seconds between two rounds of housekeeping
 BUDGET_NS: Final = 1_000_000  # that a round of a memory backend's housekeeping may hold the loop
-SWEEP_MAX: Final = 1000  # records of one round of a store's sweeper
 # How long the listeners wait for the backends at the start.  One that is slower, or away, does not keep
 # the others from being served.
 OPEN_PATIENCE: Final = 0.5
@@ -319,14 +319,10 @@ class RedtierServer(Server):
         await self._sweep(home)
 
     async def _sweep(self, home: Home) -> None:
-        interval = getattr(self.config.backends[home.name], "sweep_interval", 0)
-        while interval and isinstance(home, ColdHome):
-            await asyncio.sleep(interval / 1000)
-            try:
-                while self.active_expire and await home.sweep(SWEEP_MAX) == SWEEP_MAX:
-                    pass
-            except StoreError as error:
-                log.warning("backend '%s' could not be swept: %s", home.name, error)
+        backend = self.config.backends[home.name]
+        if isinstance(home, ColdHome) and isinstance(backend, ColdBackend) and backend.sweep_interval:
+            least, most = backend.sweep_interval / 1000, backend.sweep_interval_max / 1000
+            await Sweeper(home.name, home.sweep, least, most, lambda: self.active_expire).run()
 
     async def _housekeeping(self) -> None:
         backends = backends_of(self)

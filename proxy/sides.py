@@ -7,8 +7,9 @@ A batch is bounded in bytes as in keys: of what is larger than ``SMALL`` it give
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -20,7 +21,7 @@ from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.events import Where
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.keyspace import STRING, VOLATILE_HASH, KeyPolicy
+from proxy.keyspace import DATABASES, STRING, VOLATILE_HASH, KeyPolicy
 from proxy.lru import entry_size
 from proxy.moves import Place, Value, dumped
 from proxy.resp import BULK_MAX
@@ -35,6 +36,7 @@ SLICE: Final = 16 * 1024
 BATCH: Final = 64
 # What one pass over a backend asks of it at once, in keys.
 PAGE: Final = 1000
+LARGE_AT_ONCE: Final = 16 << 20  # bytes of larger values that are read at once, unless one has more
 
 # A key's expiry and its dump in one step, as ``moves.READ``; of what takes more memory than that, how much.
 READ_SMALL: Final = b"""
@@ -113,6 +115,10 @@ class Side(ABC):
     @abstractmethod
     async def size(self, prefix: bytes) -> int | None:
         """How many keys start with ``prefix``; None where counting them takes as long as a pass."""
+
+    async def databases(self) -> list[int]:
+        """The backend's databases that may have keys; of a Redis also those past ``DATABASES``."""
+        return list(range(DATABASES))
 
     @abstractmethod
     async def read(self, names: Sequence[bytes]) -> list[Found]:
@@ -243,6 +249,14 @@ class RedisSide(Side):
             reply != 0 for reply in replies
         ]  # of one that can't be asked for it is not said that it is gone
 
+    async def databases(self) -> list[int]:
+        found: set[int] = set()
+        for server in self._redis.servers:
+            reply = await self._own(server.call(0, [b"INFO", b"keyspace"]))
+            assert isinstance(reply, bytes)
+            found.update(int(number) for number in re.findall(rb"^db(\d+):", reply, re.MULTILINE))
+        return sorted(found)
+
     async def life(self) -> str:
         return await self._own(self._redis.life())
 
@@ -342,6 +356,20 @@ def by_database(keys: Iterable[Where]) -> dict[int, list[bytes]]:
     for db, name in keys:
         found.setdefault(db, []).append(name)
     return found
+
+
+def by_size(large: dict[bytes, int]) -> Iterator[list[bytes]]:
+    """Keys by their values' sizes: as many together as may be read at once."""
+    group: list[bytes] = []
+    total = 0
+    for name, size in large.items():
+        if group and total + size > LARGE_AT_ONCE:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group
 
 
 def differ(value: Value, other: Found, now: int) -> bool:

@@ -15,8 +15,15 @@ OVER: Final = 100  # bytes
 
 def place(where: Mapping[str, Any]) -> Place:
     access = Access(
-        *(where["bucket"], where["endpoint_url"], where["region"], where["access_key"]),
-        *(where["secret_key"], "", 4, 5000, 5000),
+        bucket=where["bucket"],
+        endpoint_url=where["endpoint_url"],
+        region=where["region"],
+        access_key=where["access_key"],
+        secret_key=where["secret_key"],
+        ca_bundle="",
+        connections=4,
+        connect_timeout=5000,
+        timeout=5000,
     )
     return Place("blobs", access, where["prefix"], "")
 

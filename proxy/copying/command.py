@@ -6,33 +6,33 @@ Exit codes: 0 both sides are equal; 1 they are not, or a backend is away; 2 what
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Final
 
 import uvloop
 
 from backends.base import StoreError
-from proxy.build import build_home
 from proxy.clock import Clock
-from proxy.config import ColdBackend, Config, MemoryBackend, RouteConfig, in_backend, reading
+from proxy.config import Config, RouteConfig, in_backend, reading
 from proxy.copying.passes import Copy
-from proxy.copying.state import BadState, State, StateFile
-from proxy.copying.views import View, view
+from proxy.copying.state import State
 from proxy.glob import Glob
-from proxy.homes import ColdHome, UpstreamHome
-from proxy.options import or_known, shown
+from proxy.offline import (
+    Refused,
+    check_reachable,
+    check_writable,
+    default_state,
+    has_journal,
+    say,
+    the_home,
+    unseen,
+    until_told,
+)
 from proxy.prefixes import PrefixMap
-from proxy.sides import Away, Side, side_of
-
-# How long connections are given to close in good order when the copy is told to stop.
-CLOSE_PATIENCE: Final = 0.3  # seconds
+from proxy.sides import Away, Side, side_of, together
+from proxy.statefile import BadState, StateFile
+from proxy.views import View, view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +49,6 @@ class Order:
     state: str  # a file; empty: one beside the configuration
 
 
-class Refused(Exception):
-    """What was asked for makes no sense; the message is one line."""
-
-
 def main(config: Config, order: Order) -> int:
     """Copy; the exit code."""
     try:
@@ -61,35 +57,23 @@ def main(config: Config, order: Order) -> int:
         state = file.load()
         return uvloop.run(_copy(config, order, file, state))
     except Refused as error:
-        _say(str(error))
+        say(str(error))
         return 2
     except (BadState, StoreError) as error:
-        _say(str(error))
+        say(str(error))
         return 1
 
 
 def check(config: Config, order: Order) -> None:
     """Raises Refused for backends between which nothing can be copied."""
-    for option, name in (("--from", order.source), ("--to", order.target)):
-        backend = config.backends.get(name)
-        if backend is None:
-            raise Refused(f"{option}: unknown backend {shown(name)}{or_known(name, config.backends)}")
-        if isinstance(backend, MemoryBackend):
-            raise Refused(
-                f"{option}: {shown(name)} is a memory backend: its keys are in the server's own "
-                "process and can't be reached from here"
-            )
+    check_reachable(config, "--from", order.source)
+    check_writable(config, "--to", order.target)
     source, target = config.backends[order.source], config.backends[order.target]
     if replace(source, name="") == replace(target, name=""):
         raise Refused("--from and --to are the same place")
-    if isinstance(target, ColdBackend) and target.journal:
-        raise Refused(
-            f"--to: {shown(order.target)} is written through a journal, by the one server with its lease: "
-            'stop that, and take write = "back" and journal out for as long as you copy'
-        )
 
 
-def state_file(config: Config, order: Order) -> StateFile:
+def state_file(config: Config, order: Order) -> StateFile[State]:
     """Where the state of this copy is kept: each copy of a configuration has a file of its own."""
     copy: dict[str, object] = {
         "from": order.source,
@@ -98,19 +82,16 @@ def state_file(config: Config, order: Order) -> StateFile:
         "db": order.db,
         "delete": order.remove,
     }
-    if order.state:
-        return StateFile(Path(order.state), copy)
-    digest = sha256(repr(copy).encode()).hexdigest()[:8]
-    beside = Path(config.source)
-    return StateFile(beside.with_name(f"{beside.stem}.copy-{digest}.json"), copy)
+    path = Path(order.state) if order.state else default_state(config, "copy", copy)
+    return StateFile(path, State, "copy", copy)
 
 
-async def _copy(config: Config, order: Order, file: StateFile, state: State | None) -> int:
+async def _copy(config: Config, order: Order, file: StateFile[State], state: State | None) -> int:
     """Copy until it is done or told to stop; the exit code."""
     shows = view(f"{order.source} to {order.target}")
     clock = Clock()
-    source = _side(reading(config, order.source), order.db, clock)
-    target = _side(in_backend(config, order.target), order.db, clock)
+    source = side_of(the_home(reading(config, order.source), clock), order.db)
+    target = side_of(the_home(in_backend(config, order.target), clock), order.db)
     copy = Copy(
         source,
         target,
@@ -123,35 +104,22 @@ async def _copy(config: Config, order: Order, file: StateFile, state: State | No
         order.rate,
         order.remove,
     )
-    loop = asyncio.get_running_loop()
-    stopped: asyncio.Future[int] = loop.create_future()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _stop, stopped, number)
-    backend = config.backends[order.source]
-    behind = isinstance(backend, ColdBackend) and bool(backend.journal)
-    work = loop.create_task(_work(copy, (source, target), order, file, shows, behind))
-    await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-    shows.close()
-    if work.done():
-        await asyncio.gather(source.close(), target.close(), return_exceptions=True)
-        return work.result()
-    work.cancel()
-    file.flush()
-    _say(f"stopped{_hint(file)}")
-    closing = asyncio.gather(work, source.close(), target.close(), return_exceptions=True)
-    await asyncio.wait([closing], timeout=CLOSE_PATIENCE)
-    # As if it were killed, which a copy is made for: what is under way may take longer than anyone waits.
-    sys.stdout.flush()
-    os._exit(128 + stopped.result())
 
+    def stop() -> None:
+        shows.close()
+        file.flush()
+        say(f"stopped{_hint(file)}")
 
-def _stop(stopped: asyncio.Future[int], number: int) -> None:
-    if not stopped.done():
-        stopped.set_result(number)
+    async def close() -> None:
+        shows.close()
+        await together((source.close(), target.close()))
+
+    behind = has_journal(config, order.source)
+    return await until_told(_work(copy, (source, target), order, file, shows, behind), stop, close)
 
 
 async def _work(
-    copy: Copy, sides: Sequence[Side], order: Order, file: StateFile, shows: View, behind: bool
+    copy: Copy, sides: Sequence[Side], order: Order, file: StateFile[State], shows: View, behind: bool
 ) -> int:
     """``behind``: what the source has may not be the last of what its server has acknowledged."""
     began = copy.state.begun or copy.state.number > 1
@@ -159,17 +127,14 @@ async def _work(
         for side in sides:
             await side.open()
         if behind:
-            shows.note(
-                f"{order.source} has a journal: what its server has not flushed yet is not seen here; the "
-                "copy is complete once the server is stopped, or writes through"
-            )
+            shows.note(unseen(order.source, "copy"))
         if began:
             shows.note(f"goes on from pass {copy.state.number}, {copy.state.compared:,} keys compared")
         equal = await copy.run(order.passes)
     except Away as error:
         file.flush()
         shows.close()
-        _say(f"{error}{_hint(file)}")
+        say(f"{error}{_hint(file)}")
         return 1
     file.remove()
     shows.close()
@@ -183,19 +148,19 @@ def report(state: State, order: Order, equal: bool) -> int:
         if state.moving:
             print(f"{state.moving:,} more are being written all the time, and are mirrored")
     if state.refused:
-        _say(f"{state.refused:,} keys could not be copied, among them:")
+        say(f"{state.refused:,} keys could not be copied, among them:")
         for line in state.refusals:
-            _say(f"  {line}")
+            say(f"  {line}")
     if not equal and state.copied + state.removed:
-        _say(
+        say(
             f"{state.copied + state.removed:,} keys still differed in pass {state.number}, among them "
             f"{', '.join(state.differing)}; they were copied again and not compared since: pause the "
             "writers, or mirror their writes, and run it once more"
         )
     elif not equal:
-        _say(f"pass {state.number} was not made in one go; run it once more")
+        say(f"pass {state.number} was not made in one go; run it once more")
     if state.extra and order.remove:
-        _say(f"{order.source} has no such key at all; the {state.extra:,} of {order.target} were not removed")
+        say(f"{order.source} has no such key at all; the {state.extra:,} of {order.target} were not removed")
         return 1
     if state.extra:
         print(f"{state.extra:,} keys of {order.target} are not in {order.source}; --delete would remove them")
@@ -215,16 +180,5 @@ def _mirrors(route: RouteConfig, order: Order) -> bool:
     return (route.backend, mirror.backend) == (order.source, order.target)
 
 
-def _side(config: Config, db: int, clock: Clock) -> Side:
-    """The one backend of a configuration's routes."""
-    home = build_home(config, clock)
-    assert isinstance(home, (ColdHome, UpstreamHome))
-    return side_of(home, db)
-
-
-def _hint(file: StateFile) -> str:
+def _hint(file: StateFile[State]) -> str:
     return f"; the same command goes on from there (state: {file.path})" if file.path.exists() else ""
-
-
-def _say(line: str) -> None:
-    print(f"redtier: {line}", file=sys.stderr, flush=True)

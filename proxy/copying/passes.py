@@ -9,31 +9,29 @@ anew, proves nothing (keys may have been skipped, or lost) and removes nothing f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
 from proxy.clock import Clock
-from proxy.copying.state import EXAMPLES, State, StateFile
-from proxy.copying.views import View
+from proxy.copying.state import EXAMPLES, State
 from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.moves import Value
-from proxy.sides import Away, Large, Side, differ, fate, together
+from proxy.pace import Pace, patiently
+from proxy.sides import Large, Side, by_size, differ, fate, together
+from proxy.statefile import StateFile
+from proxy.views import View
 
 T = TypeVar("T")
 Work = Callable[[Sequence[bytes]], Awaitable[State]]
 """What is done with a batch of keys; what it returns is added to the counts."""
 
 BATCH: Final = 250  # keys that are read, and written, at once
-LARGE_AT_ONCE: Final = 16 << 20  # bytes of larger values that are read at once, unless one has more
 REMOVED_AT_ONCE: Final = 16  # keys that are removed at once: their values are held meanwhile
 # In a later pass, a difference may be a write that is on its way to both: after this it is looked for again.
 SETTLE: Final = 0.02  # seconds
 SETTLE_MIRRORED: Final = 0.1  # the same where redtier mirrors the key
-# How long a backend that can't serve is waited for, and how often it is asked.
-PATIENCE: Final = 30.0  # seconds
-PAUSE: Final = 1.0  # seconds
 
 
 class Copy:
@@ -50,7 +48,7 @@ class Copy:
         target: Side,
         pattern: Glob,
         state: State,
-        file: StateFile,
+        file: StateFile[State],
         view: View,
         clock: Clock,
         mirrored: Callable[[bytes], bool],
@@ -65,10 +63,9 @@ class Copy:
         self._view = view
         self._clock = clock
         self._mirrored = mirrored
-        self._rate = rate
+        self._pace = Pace(rate, clock)
         self._remove = remove
-        self._due = 0.0  # when the next batch may begin, by the loop's time
-        self._batch = min(BATCH, rate) if rate else BATCH
+        self._batch = self._pace.batch(BATCH)
 
     async def run(self, passes: int) -> bool:
         """At most so many passes; whether the last found nothing that differs.  Raises Away and BadState."""
@@ -96,7 +93,7 @@ class Copy:
         if self._remove:
             # Of a source without any key it can't be told whether they were deleted or lost.
             await self._go_back(self._take_away if state.compared else self._count_extra)
-        self._view.passed(state)
+        self._view.passed(state.stage())
 
     async def _go_back(self, work: Work) -> None:
         """Go over the target's keys."""
@@ -113,9 +110,9 @@ class Copy:
             names = [name for name in names if self._pattern.matches(name)]
             for at in range(0, len(names), self._batch):
                 batch = names[at : at + self._batch]
-                await self._pace(len(batch))
+                await self._pace.keep(len(batch))
                 self._add(await self._patiently(partial(work, batch)))
-                self._view.show(self.state)
+                self._view.show(self.state.stage())
             self.state.move(position)
             if position is None:
                 return
@@ -142,7 +139,7 @@ class Copy:
         """Compare keys, and copy those that differ."""
         done = State(compared=len(names))
         large = await self._level(names, False, done)
-        for group in _groups(large):
+        for group in by_size(large):
             await self._level(group, True, done)
         return done
 
@@ -224,45 +221,8 @@ class Copy:
         """Wait until a write that is on its way has most likely come to both sides."""
         await asyncio.sleep(SETTLE_MIRRORED if any(map(self._mirrored, names)) else SETTLE)
 
-    async def _pace(self, keys: int) -> None:
-        self._clock.tick()
-        if not self._rate:
-            return
-        now = asyncio.get_running_loop().time()
-        if self._due > now:
-            await asyncio.sleep(self._due - now)
-        self._due = max(self._due, now) + keys / self._rate
-        self._clock.tick()
-
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """The result of a step that may be repeated, once the backends can serve; raises Away."""
-        loop = asyncio.get_running_loop()
-        since: float | None = None
-        while True:
-            try:
-                return await step()
-            except Away as error:
-                if since is None:
-                    since = loop.time()
-                    self._view.note(f"waiting: {error}")
-                elif loop.time() - since > PATIENCE:
-                    raise
-            await asyncio.sleep(PAUSE)
-            self._clock.tick()
-
-
-def _groups(large: dict[bytes, int]) -> Iterator[list[bytes]]:
-    """Keys by their values' sizes: as many together as may be read at once."""
-    group: list[bytes] = []
-    total = 0
-    for name, size in large.items():
-        if group and total + size > LARGE_AT_ONCE:
-            yield group
-            group, total = [], 0
-        group.append(name)
-        total += size
-    if group:
-        yield group
+        return await patiently(step, self._clock, self._view)
 
 
 def _name(examples: list[str], name: bytes) -> None:

@@ -19,11 +19,12 @@ import uvloop
 from backends.base import StoreError
 from proxy.build import build_home
 from proxy.clock import Clock
-from proxy.config import Config, MemoryBackend, in_backend, reading
+from proxy.config import Config, in_backend, reading
 from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import DATABASES
+from proxy.offline import Refused, check_reachable, check_writable, say
 from proxy.options import or_known, shown
 from proxy.verifying.pace import Pace
 from proxy.verifying.repairs import Repairs
@@ -51,16 +52,12 @@ class Order:
     source: str  # a backend to repair from; empty: nothing is repaired
 
 
-class Refused(Exception):
-    """What was asked for makes no sense; the message is one line."""
-
-
 def main(config: Config, order: Order) -> int:
     """Verify; the exit code."""
     try:
         names = chosen(config, order)
     except Refused as error:
-        _say(str(error))
+        say(str(error))
         return 2
     return uvloop.run(_run(config, order, names))
 
@@ -86,12 +83,9 @@ def chosen(config: Config, order: Order) -> list[str]:
 def _check_source(config: Config, order: Order) -> None:
     if not order.backend:
         raise Refused("--repair-from: name by --backend which backend is to be repaired")
+    check_writable(config, "--backend", order.backend)
+    check_reachable(config, "--repair-from", order.source)
     source, target = config.backends[order.source], config.backends[order.backend]
-    if isinstance(source, MemoryBackend):
-        raise Refused(
-            f"--repair-from: {shown(order.source)} is a memory backend: its keys are in the server's own "
-            "process and can't be reached from here"
-        )
     if replace(source, name="") == replace(target, name=""):
         raise Refused("--backend and --repair-from are the same place")
 
@@ -114,7 +108,7 @@ async def _run(config: Config, order: Order, names: list[str]) -> int:
         return await work
     except asyncio.CancelledError:
         shows.close()
-        _say("stopped")
+        say("stopped")
         return 128 + stopped
     finally:
         shows.close()
@@ -127,7 +121,7 @@ async def _all(config: Config, order: Order, names: list[str], shows: View) -> i
         try:
             sound = await _one(config, order, name, shows, clock)
         except (StoreError, CommandError) as error:
-            _say(f"{name}: {error}")
+            say(f"{name}: {error}")
             sound = False
         if not sound:
             code = 1
@@ -233,7 +227,3 @@ class Verification:
                 elif loop.time() - since > PATIENCE:
                     raise
             await asyncio.sleep(PAUSE)
-
-
-def _say(line: str) -> None:
-    print(f"redtier: {line}", file=sys.stderr, flush=True)

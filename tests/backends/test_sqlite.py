@@ -74,7 +74,10 @@ def a_newer_release(path: Path) -> Path:
         (no_directory, "unable to open database file; its directory must exist, and both be readable and"),
         (a_directory, "unable to open database file; its directory must exist, and both be readable and"),
         (another_format, "file is not a database; it is no SQLite database: name another path"),
-        (a_newer_release, "is of a newer release (schema 7, not 1): upgrade"),
+        (
+            a_newer_release,
+            "is of a newer release (layout 7, this one knows 2): use the release that wrote it",
+        ),
     ],
 )
 async def test_a_file_that_cannot_be_used_is_refused_in_one_line_that_says_what_to_do(

@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 
+from proxy import pace, sides
 from proxy.clock import Clock
 from proxy.copying import passes
 from proxy.copying.passes import Copy
-from proxy.copying.state import State, StateFile
+from proxy.copying.state import State
 from proxy.errors import CommandError
 from proxy.glob import Glob
 from proxy.keyspace import STRING
 from proxy.moves import Value
 from proxy.sides import Away, Found, Large, Side
+from proxy.statefile import StateFile
 
 pytestmark = pytest.mark.once  # it is not compiled
 
@@ -97,7 +99,7 @@ def copy(tmp_path: Path) -> Callable[..., Copy]:
     def make(
         source: Dict, target: Dict, state: State | None = None, remove: bool = False, mirrored: str = ""
     ) -> Copy:
-        file = StateFile(tmp_path / "state", {})
+        file = StateFile(tmp_path / "state", State, "copy", {})
         view = Nobody()
         mirrors = mirrored.encode().__contains__
         return Copy(source, target, Glob(b"*"), state or State(), file, view, Clock(), mirrors, 0, remove)
@@ -211,7 +213,7 @@ async def test_without_delete_what_only_the_target_has_is_counted(copy: Callable
 async def test_large_values_go_in_groups_that_are_bounded(
     copy: Callable[..., Copy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes, "LARGE_AT_ONCE", 15)
+    monkeypatch.setattr(sides, "LARGE_AT_ONCE", 15)
     source, target = Dict(a="1", b="2", c="3"), Dict()
     source.large = {b"a", b"b"}
     assert await copy(source, target).run(5)
@@ -222,7 +224,7 @@ async def test_large_values_go_in_groups_that_are_bounded(
 async def test_a_side_that_is_away_is_waited_for_only_so_long(
     copy: Callable[..., Copy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passes, "PAUSE", 0.01)
+    monkeypatch.setattr(pace, "PAUSE", 0.01)
     source, target = Dict(a="1"), Dict()
     left = 3
 
@@ -237,7 +239,7 @@ async def test_a_side_that_is_away_is_waited_for_only_so_long(
     assert await work.run(5)
     assert target.values == source.values
     left = 10**9
-    monkeypatch.setattr(passes, "PATIENCE", 0.05)
+    monkeypatch.setattr(pace, "PATIENCE", 0.05)
     with pytest.raises(Away, match="backend 'x' is away"):
         await copy(source, target).run(5)
 

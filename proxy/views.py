@@ -1,25 +1,34 @@
-"""How far a copy is, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""How far work on many keys is, on stderr: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from proxy.copying.state import State
-
 EVERY: Final = 5.0  # seconds between two plain lines
 
 
-class View(Protocol):
-    def show(self, state: State) -> None:
-        """A pass has come so far."""
+class Stage(NamedTuple):
+    """One part of the work, such as a pass over all keys, as far as it has come."""
 
-    def passed(self, state: State) -> None:
-        """A pass is through."""
+    name: str  # another one than before: the bar begins anew
+    doing: str  # the name, or more than that
+    done: int
+    total: int | None  # as far as it is known; there may be more by now
+    unit: str  # what is done, as in "keys compared"
+    counts: str  # what became of it, in words; may be empty
+
+
+class View(Protocol):
+    def show(self, stage: Stage) -> None:
+        """A stage has come so far."""
+
+    def passed(self, stage: Stage) -> None:
+        """A stage is through."""
 
     def note(self, line: str) -> None:
         """Something else that whoever watches should know."""
@@ -33,35 +42,22 @@ def view(title: str) -> View:
     return Bar(title) if sys.stderr.isatty() else Lines(title)
 
 
-def counts(state: State) -> str:
-    """What a pass has done, in words."""
-    done = [f"{state.copied:,} copied"]
-    if state.removed:
-        done.append(f"{state.removed:,} removed")
-    if state.refused:
-        done.append(f"{state.refused:,} refused")
-    return ", ".join(done)
-
-
-def doing(state: State) -> str:
-    return f"pass {state.number}" + (", keys of the target" if state.removing else "")
-
-
 class Lines:
     def __init__(self, title: str) -> None:
         self._title = title
         self._shown_at = time.monotonic()
 
-    def show(self, state: State) -> None:
+    def show(self, stage: Stage) -> None:
         if time.monotonic() - self._shown_at >= EVERY:
-            self._line(state, doing(state))
+            self._line(stage, stage.doing)
 
-    def passed(self, state: State) -> None:
-        self._line(state, f"pass {state.number} is through")
+    def passed(self, stage: Stage) -> None:
+        self._line(stage, f"{stage.name} is through")
 
-    def _line(self, state: State, what: str) -> None:
-        total = f" of {state.total:,}" if state.total is not None else ""
-        self.note(f"{what}: {state.compared:,}{total} keys compared, {counts(state)}")
+    def _line(self, stage: Stage, what: str) -> None:
+        total = f" of {stage.total:,}" if stage.total is not None else ""
+        counts = f", {stage.counts}" if stage.counts else ""
+        self.note(f"{what}: {stage.done:,}{total} {stage.unit}{counts}")
         self._shown_at = time.monotonic()
 
     def note(self, line: str) -> None:
@@ -82,26 +78,25 @@ class Bar:
             TimeRemainingColumn(),
             console=Console(stderr=True, markup=False, highlight=False),
         )
-        self._number = 0
+        self._name = ""
         self._task = self._progress.add_task(title, total=None, counts="")
         self._progress.start()
 
-    def show(self, state: State) -> None:
-        if state.number != self._number:
-            self._number = state.number
+    def show(self, stage: Stage) -> None:
+        if stage.name != self._name:
+            self._name = stage.name
             self._progress.reset(self._task)  # so that the time that is left is reckoned anew
-        # The source may have more keys by now than it had when they were counted.
-        total = None if state.total is None else max(state.total, state.compared)
         self._progress.update(
             self._task,
-            description=f"{self._title}: {doing(state)}",
-            completed=state.compared,
-            total=total,
-            counts=counts(state),
+            description=f"{self._title}: {stage.doing}",
+            completed=stage.done,
+            # There may be more by now than there were when they were counted.
+            total=None if stage.total is None else max(stage.total, stage.done),
+            counts=stage.counts,
         )
 
-    def passed(self, state: State) -> None:
-        self.show(state)
+    def passed(self, stage: Stage) -> None:
+        self.show(stage)
 
     def note(self, line: str) -> None:
         self._progress.console.print(f"{self._title}: {line}", soft_wrap=True)
