@@ -93,6 +93,10 @@ class Lease:
         self._until = 0.0
         self._doubt.set()
 
+    def put_off(self) -> None:
+        """It can't be made use of now: look at it again in due course."""
+        self._until = 0.0
+
     async def due(self) -> None:
         """Return when it is time to ``keep`` it."""
         with suppress(TimeoutError):

@@ -476,7 +476,11 @@ class WriteBackStore(Store):
         try:
             terms = await self.lease.keep()
             if terms is not None:
-                await self._take_over(terms, before)
+                try:
+                    await self._take_over(terms, before)
+                except BaseException:
+                    self.lease.put_off()
+                    raise
             elif not self.lease.held and self._ready and self.lease.other:
                 await self._lose(f"{self.lease.other} has taken over the lease")
         except StoreError as error:
@@ -491,7 +495,7 @@ class WriteBackStore(Store):
             await self._lose("another has had the lease meanwhile")
         self.journal.epoch = self.lease.epoch
         if not self._ready and self.journal.recovered:
-            if alone:
+            if alone and terms.epoch in (0, self.journal.recovered_epoch):
                 for segment, change in self.journal.recovered:
                     self._take([change], segment)
                 log.info(
