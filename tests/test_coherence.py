@@ -16,7 +16,7 @@ from proxy.clock import ManualClock
 from proxy.resp import Reply
 from tests import s3
 from tests.coldhomes import Gate, Tier
-from tests.servers import MotoServer, PostgresServer
+from tests.servers import MotoServer, PostgresServer, eventually
 
 _tables = itertools.count()
 
@@ -73,6 +73,21 @@ async def new_proxy(postgres: PostgresServer) -> AsyncIterator[NewProxy]:
 async def reply(proxy: Tier, line: str) -> Reply:
     async with asyncio.timeout(20):
         return await proxy.send(line)
+
+
+async def test_why_nothing_is_heard_is_told_without_the_password(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = f"redtier_coherence_{next(_tables)}"
+    url = "postgresql://postgres:hush/hush@127.0.0.1/postgres"  # its slash should be percent-encoded
+    store = PostgresStore("archive", postgres.url, clock=ManualClock(), table=table, listen_url=url)
+    proxy = Proxy(store)
+    await proxy.store.open()
+    proxy.home.listen()
+    await eventually(lambda: "is not heard of" in caplog.text)
+    await proxy.home.close()
+    assert "percent-encode what is special" in caplog.text
+    assert "hush" not in caplog.text
 
 
 class TestNearCaches:
