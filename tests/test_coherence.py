@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backends.base import Key, Want
+from backends.documents import write_document
 from backends.postgres import PostgresStore
 from backends.postgres_notices import ORIGIN, everything, keys_in, messages
 from proxy.clock import ManualClock
@@ -151,6 +152,16 @@ class TestNearCaches:
         assert await reply(one, "GET k") == b"6"
         assert one.home.hearing is not None
         assert one.home.hearing.invalidations == 1
+
+
+async def test_clients_are_told_of_keys_and_of_no_document(new_proxy: NewProxy) -> None:
+    one, two = await new_proxy(), await new_proxy()
+    one.home.sink.watching = True
+    assert await write_document(two.store, "scrub", b"{}", None)
+    await reply(two, "SET k v")
+    while not one.events.elsewhere:
+        await one.heard()
+    assert one.events.elsewhere == [b"k"]
 
 
 async def test_a_single_writer_believes_its_copies_and_tells_nobody(new_proxy: NewProxy) -> None:
