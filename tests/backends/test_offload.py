@@ -132,6 +132,15 @@ async def test_the_database_takes_no_row_without_its_blob(home: Home) -> None:
     assert await read(store, B) is None
 
 
+async def test_rows_are_counted_whatever_the_search_path_of_who_writes(home: Home) -> None:
+    store = await home.store()
+    await commit(store, put(A, ONE))
+    database = await home.database()
+    await database.execute("set search_path = ''")
+    await database.execute(f"delete from public.{home.table}")
+    assert await database.fetchval(f"select refs from public.{home.table}_blobs") == 0
+
+
 async def test_a_blob_that_is_collected_before_its_row_comes_is_uploaded_anew(home: Home) -> None:
     store = await home.store()
     database = await home.database()
