@@ -78,7 +78,8 @@ class BlobStatements:
             create unique index if not exists {quoted(name + "_blobs_live")} on {blobs} (digest)
                 where not deleting;
             create index if not exists {quoted(name + "_blobs_idle")} on {blobs} (idle_since) where refs = 0;
-            create or replace function {count}() returns trigger language plpgsql as $count$
+            create or replace function {count}() returns trigger language plpgsql
+                set search_path from current as $count$
             begin
                 if tg_op <> 'INSERT' and {_points("old")} then
                     update {blobs} set refs = refs - 1, idle_since = {_NOW} where {_named_by("old")};

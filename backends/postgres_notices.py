@@ -28,6 +28,7 @@ from typing import Final
 import asyncpg
 
 from backends.base import Changes, Key, StoreError, Tracker
+from backends.postgres_pool import explained
 
 log = logging.getLogger("redtier.listener")
 
@@ -148,7 +149,7 @@ class Listener(Tracker):
             except TimeoutError:
                 reason = f"no answer within {self._connect_timeout:g} s"
             except _ERRORS as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
+                reason = explained(error)
             finally:
                 listened, self._listening = self._listening, False
                 if listened:

@@ -257,11 +257,8 @@ class Pool:
             return (
                 f"no answer within {self._connect_timeout:g} s: is it running, and are host and port right?"
             )
-        if isinstance(error, asyncpg.PostgresError):
+        if isinstance(error, asyncpg.PostgresError) or _quotes_url(error):
             return explained(error)
-        if isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError):
-            # Its text may quote the url, and with it the password.
-            return "its url can't be read: percent-encode what is special in its user and password"
         return f"can't be reached: {explained(error)}; is it running, and are host and port right?"
 
 
@@ -269,10 +266,17 @@ def explained(error: Exception) -> str:
     """One line that says what happened, and, where that is known, what to do."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if _quotes_url(error):
+        return "its url can't be read: percent-encode what is special in its user and password"
     said = error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
     text = " ".join((said or type(error).__name__).split())
     remedy = _REMEDIES.get(getattr(error, "sqlstate", None) or "")
     return f"{text}; {remedy}" if remedy else text
+
+
+def _quotes_url(error: Exception) -> bool:
+    """Whether an error's text may hold a part of the url, and with it of the password."""
+    return isinstance(error, ValueError) and not isinstance(error, asyncpg.InterfaceError)
 
 
 def _address(url: str) -> str:

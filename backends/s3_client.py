@@ -151,7 +151,7 @@ class Bucket:
     async def head(self, name: str) -> Head | None:
         """None if there is no such object."""
         try:
-            return _head(await self._read(lambda: self._call(self._s3.head_object, Key=name)))
+            return self._head(await self._read(lambda: self._call(self._s3.head_object, Key=name)))
         except MissingError:
             return None
 
@@ -164,8 +164,9 @@ class Bucket:
 
     async def _get(self, name: str, size_max: int | None) -> tuple[Head, bytes | None]:
         response = await self._call(self._s3.get_object, Key=name)
-        head, body = _head(response), response["Body"]
+        body = response["Body"]
         try:
+            head = self._head(response)
             return head, await body.read() if size_max is None or head.size <= size_max else None
         except (BotoCoreError, aiohttp.ClientError, OSError) as error:
             raise self._failed(error) from None
@@ -189,7 +190,7 @@ class Bucket:
             raise RefusedError from None
         except TimeoutError as error:
             raise self._failed(error) from None
-        return response["ETag"].strip('"')
+        return self._etag(response)
 
     async def delete(self, name: str, *, match: str = "") -> None:
         """Delete an object; ``match``: only if it has this ETag.  Raises RefusedError."""
@@ -289,6 +290,15 @@ class Bucket:
             asyncio.get_running_loop().call_soon(setattr, self, "_started", 0)
         self._started += 1
 
+    def _head(self, response: Any) -> Head:
+        return Head(self._etag(response), response["ContentLength"], response["Metadata"].get(_META))
+
+    def _etag(self, response: Any) -> str:
+        etag: str | None = response.get("ETag")
+        if etag is None:  # a page of something in between, say, that is under maintenance
+            raise StoreError(f"{self._what}: no S3 server answers at {self._where}", unknown=True)
+        return etag.strip('"')
+
     def _check_breaker(self) -> None:
         if self._failures >= _BREAKER_AFTER:
             now = asyncio.get_running_loop().time()
@@ -365,10 +375,6 @@ def _may_be_sent(error: Exception, cause: object) -> bool:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())[:300]
-
-
-def _head(response: Any) -> Head:
-    return Head(response["ETag"].strip('"'), response["ContentLength"], response["Metadata"].get(_META))
 
 
 def _add_content_md5(params: dict[str, Any], **_: object) -> None:

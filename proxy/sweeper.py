@@ -54,4 +54,6 @@ class Sweeper:
                     break
         except StoreError as error:
             log.warning("backend '%s' could not be swept: %s", self._name, error)
+        except Exception:  # of ours, but no reason to remove nothing any more
+            log.exception("backend '%s' could not be swept", self._name)
         return found

@@ -756,7 +756,7 @@ class Tier(Home):
         return self.copies.can_hear and not self.copies.hears
 
     def _tell(self, key: Key) -> None:
-        if self.sink.watching:
+        if self.sink.watching and key.db >= 0:  # documents are no client's
             self.sink.changed_elsewhere(key.db, key.name)
 
     # Clearing and closing

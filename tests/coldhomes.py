@@ -15,7 +15,6 @@ from backends.base import (
     Quarantined,
     Record,
     Store,
-    StoreError,
     Tracker,
     Waiter,
     Want,
@@ -144,7 +143,7 @@ class Gate:
         self.opened.set()
 
 
-def failing(error: StoreError) -> Callable[[], Awaitable[None]]:
+def failing(error: Exception) -> Callable[[], Awaitable[None]]:
     async def fail() -> None:
         raise error
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from backends.base import Key, Want
+from backends.documents import write_document
 from backends.postgres import PostgresStore
 from backends.postgres_notices import ORIGIN, everything, keys_in, messages
 from proxy.clock import ManualClock
 from proxy.resp import Reply
 from tests import s3
 from tests.coldhomes import Gate, Tier
-from tests.servers import MotoServer, PostgresServer
+from tests.servers import MotoServer, PostgresServer, eventually
 
 _tables = itertools.count()
 
@@ -73,6 +74,21 @@ async def new_proxy(postgres: PostgresServer) -> AsyncIterator[NewProxy]:
 async def reply(proxy: Tier, line: str) -> Reply:
     async with asyncio.timeout(20):
         return await proxy.send(line)
+
+
+async def test_why_nothing_is_heard_is_told_without_the_password(
+    postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = f"redtier_coherence_{next(_tables)}"
+    url = "postgresql://postgres:hush/hush@127.0.0.1/postgres"  # its slash should be percent-encoded
+    store = PostgresStore("archive", postgres.url, clock=ManualClock(), table=table, listen_url=url)
+    proxy = Proxy(store)
+    await proxy.store.open()
+    proxy.home.listen()
+    await eventually(lambda: "is not heard of" in caplog.text)
+    await proxy.home.close()
+    assert "percent-encode what is special" in caplog.text
+    assert "hush" not in caplog.text
 
 
 class TestNearCaches:
@@ -136,6 +152,16 @@ class TestNearCaches:
         assert await reply(one, "GET k") == b"6"
         assert one.home.hearing is not None
         assert one.home.hearing.invalidations == 1
+
+
+async def test_clients_are_told_of_keys_and_of_no_document(new_proxy: NewProxy) -> None:
+    one, two = await new_proxy(), await new_proxy()
+    one.home.sink.watching = True
+    assert await write_document(two.store, "scrub", b"{}", None)
+    await reply(two, "SET k v")
+    while not one.events.elsewhere:
+        await one.heard()
+    assert one.events.elsewhere == [b"k"]
 
 
 async def test_a_single_writer_believes_its_copies_and_tells_nobody(new_proxy: NewProxy) -> None:

@@ -31,7 +31,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
-async def swept(results: Iterator[int | StoreError], active: bool = True) -> list[int]:
+async def swept(results: Iterator[int | Exception], active: bool = True) -> list[int]:
     """Run it until the results of its sweeps are at their end; how many records each was to remove."""
     asked: list[int] = []
 
@@ -40,7 +40,7 @@ async def swept(results: Iterator[int | StoreError], active: bool = True) -> lis
         result = next(results, None)
         if result is None:
             raise asyncio.CancelledError
-        if isinstance(result, StoreError):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -65,6 +65,13 @@ async def test_a_store_that_is_away_is_asked_less_often(
     await swept(iter([StoreError("it is away"), StoreError("it is away"), 1]))
     assert pauses == [10.0, 20.0, 40.0, 10.0]
     assert caplog.messages == ["backend 'local' could not be swept: it is away"] * 2
+
+
+async def test_whatever_goes_wrong_it_goes_on(pauses: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    await swept(iter([KeyError("unforeseen"), 1]))
+    assert pauses == [10.0, 20.0, 10.0]
+    assert "backend 'local' could not be swept" in caplog.text
+    assert "KeyError: 'unforeseen'" in caplog.text
 
 
 def test_a_server_sweeps_all_that_has_expired_and_nothing_else(tmp_path: Path) -> None:

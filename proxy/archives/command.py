@@ -109,6 +109,9 @@ def _told(run: Callable[[], int]) -> int:
     except (ArchiveError, Away, BadState, StoreError) as error:
         say(str(error))
         return 1
+    except OSError as error:  # of a file that can't even be looked at, or not be read to its end
+        say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1
 
 
 def _opened(path: str) -> BinaryIO:

@@ -109,8 +109,11 @@ class Scrub:
                 try:
                     if await self._claim():
                         await self._walk()
-                except StoreError as error:
-                    log.warning("backend '%s' could not be scrubbed: %s", self._home.name, error)
+                except Exception as error:
+                    if isinstance(error, StoreError):
+                        log.warning("backend '%s' could not be scrubbed: %s", self._home.name, error)
+                    else:  # of ours, but no reason to verify nothing any more
+                        log.exception("backend '%s' could not be scrubbed", self._home.name)
                     self.state = "waiting"
                     pause = PAUSE if self.tally.passed > before else min(2 * pause, PAUSE_MAX)
                     await asyncio.sleep(pause)

@@ -448,6 +448,13 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert err == "redtier: nothing.rta: can't be read: No such file or directory\n"
 
 
+def test_a_file_that_can_not_be_named(tmp_path: Path) -> None:
+    archives = Archives(tmp_path, {"local": {"type": "sqlite", "path": "local.db"}})
+    name = "a" * 300
+    _, err = archives.run("backup", "--config", "my.toml", "--from", "local", "--to", name, code=1)
+    assert err == f"redtier: {name}: File name too long\n"
+
+
 def test_the_keys_of_a_cluster_are_kept_and_come_back(tmp_path: Path) -> None:
     with Cluster(3, False) as cluster:
         archives = Archives(tmp_path, {"one": {"type": "redis", "url": cluster.url}})

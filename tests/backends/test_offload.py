@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from backends.base import Change, Key, Op, Outcome, Record, Want
+from backends.base import Change, Key, Op, Outcome, Record, StoreError, Want
 from backends.offload import OffloadingStore, Rule
 from backends.pointers import BlobName, Pointer
 from backends.postgres import PostgresStore
@@ -49,8 +49,8 @@ class Home:
         self.bucket = s3.raw_client(moto)
         stack.callback(self.bucket.close)
 
-    async def store(self, rules: dict[bytes, Rule] | None = None) -> OffloadingStore:
-        store = new_store(self.url, self.table, place(self._where), ManualClock(), rules)
+    async def store(self, rules: dict[bytes, Rule] | None = None, **where: str) -> OffloadingStore:
+        store = new_store(self.url, self.table, place({**self._where, **where}), ManualClock(), rules)
         self._stack.push_async_callback(store.close)
         await store.open()
         return store
@@ -132,6 +132,15 @@ async def test_the_database_takes_no_row_without_its_blob(home: Home) -> None:
     assert await read(store, B) is None
 
 
+async def test_rows_are_counted_whatever_the_search_path_of_who_writes(home: Home) -> None:
+    store = await home.store()
+    await commit(store, put(A, ONE))
+    database = await home.database()
+    await database.execute("set search_path = ''")
+    await database.execute(f"delete from public.{home.table}")
+    assert await database.fetchval(f"select refs from public.{home.table}_blobs") == 0
+
+
 async def test_a_blob_that_is_collected_before_its_row_comes_is_uploaded_anew(home: Home) -> None:
     store = await home.store()
     database = await home.database()
@@ -167,6 +176,22 @@ async def test_what_a_clear_removes_is_collected(home: Home) -> None:
     await store.sweep(100)
     assert len(home.objects()) == 9
     assert store.figures()["blobs_collected"] == 11
+
+
+async def test_what_has_expired_goes_on_going_while_the_bucket_is_away(home: Home) -> None:
+    store = await home.store()
+    await commit(store, put(A, ONE))
+    await commit(store, Change(Op.DELETE, A, None))
+    await (await home.database()).execute(f"update {home.table}_blobs set idle_since = 0")
+    for number in range(5):
+        record = put(Key(0, b"%d" % number), b"short").record
+        assert record is not None
+        await commit(store, Change(Op.PUT, Key(0, b"%d" % number), None, record._replace(expire_at=1)))
+    away = await home.store(endpoint_url="http://127.0.0.1:9")
+    assert [await away.sweep(2), await away.sweep(2)] == [2, 2]
+    with pytest.raises(StoreError, match="blobs"):
+        await away.sweep(2)
+    assert await (await home.database()).fetchval(f"select count(*) from {home.table}") == 0
 
 
 async def test_writers_and_collectors_in_each_others_way_leave_no_row_without_its_blob(home: Home) -> None:

@@ -29,8 +29,10 @@ from backends.base import (
     Want,
 )
 from backends.s3 import S3Store
+from backends.s3_client import Bucket
 from backends.s3_layout import (
     NAME_MAX,
+    Access,
     Head,
     Names,
     content,
@@ -683,3 +685,24 @@ async def test_ping_and_use_after_close(open_at: Open, where: Place) -> None:
 def test_aiobotocore_is_not_imported_before_a_store_is_opened() -> None:
     code = "import sys, backends.s3; sys.exit('aiobotocore' in sys.modules or 'aiohttp' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+async def test_a_page_in_place_of_an_object_is_an_error_of_the_store() -> None:
+    """As what stands before a server may answer, with 200, while that is under maintenance."""
+    page = b"<html><p>Back soon<br></html>"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(page) + page)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    access = Access(BUCKET, f"http://127.0.0.1:{port}", "us-east-1", "key", "secret", "", 4, 5000, 5000)
+    bucket = Bucket("blobs", access)
+    async with server:
+        await bucket.open()
+        with pytest.raises(StoreError, match=f"no S3 server answers at http://127.0.0.1:{port}"):
+            await bucket.get("redtier/k/0:a", None)
+        await bucket.close()

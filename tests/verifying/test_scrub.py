@@ -157,16 +157,24 @@ async def test_one_proxy_scrubs_and_another_goes_on_when_it_is_gone(
     assert second.scrub.progress.last_checked >= 300
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(StoreError("it is away"), ": it is away"), (KeyError("unforeseen"), "")]
+)
 async def test_a_store_that_can_not_serve_is_tried_again(
-    new_tier: NewTier, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: Exception,
+    told: str,
+    new_tier: NewTier,
+    clock: ManualClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("proxy.verifying.scrub.PAUSE", 0.01)
     tier = await new_tier()
     await fill(tier, 3)
     before = tier.store.before_load
-    tier.store.before_load = failing(StoreError("it is away"))
+    tier.store.before_load = failing(error)
     running = Running(tier, clock, "one")
-    await running.until(lambda scrub: "backend 'local' could not be scrubbed: it is away" in caplog.text)
+    await running.until(lambda scrub: f"backend 'local' could not be scrubbed{told}" in caplog.text)
     assert running.scrub.state == "waiting"
     tier.store.before_load = before
     await running.until(lambda scrub: scrub.tally.checked == 3)
