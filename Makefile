@@ -12,7 +12,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-WORKERS ?= 2
+WORKERS ?= 3
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -P -m pytest
