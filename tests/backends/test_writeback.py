@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from backends.base import (
     Change,
     Changes,
     Key,
+    Loaded,
     NotTheWriter,
     Op,
     Outcome,
@@ -259,6 +260,56 @@ async def test_conditions_hold_across_a_flush(proxies: Proxies) -> None:
     store.known.forget()
     assert (await commit(store, put(A, b"3", first.tokens[0]))).tokens is None
     assert (await commit(store, put(A, b"3", second.tokens[0]))).tokens
+
+
+def hold_loads(store: WriteBackStore, key: Key) -> Gate:
+    """Let what was loaded of a key be told when the gate is opened."""
+    inner = store.inner
+    assert isinstance(inner, WatchedStore)
+    gate, load = Gate(), inner.inner.load
+
+    async def late(keys: Sequence[Key], want: Want) -> list[Loaded]:
+        loaded = await load(keys, want)
+        if key in keys:
+            await gate()
+        return loaded
+
+    inner.inner.load = late  # type: ignore[method-assign]
+    return gate
+
+
+async def test_what_was_loaded_before_a_clear_is_not_written_after_it(proxies: Proxies) -> None:
+    store = await proxies.start("one")
+    outcome = await commit(store, put(A, b"a"))
+    await store.size(0, b"")
+    assert outcome.tokens
+    gate = hold_loads(store, A)
+    expiring = asyncio.ensure_future(commit(store, Change(Op.EXPIRE, A, outcome.tokens[0], record(b""))))
+    await gate.reached.wait()
+    await store.clear(None, b"")
+    gate.open()
+    assert (await expiring).tokens is None
+    assert await value(store, A) is None
+
+
+async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written_since(
+    proxies: Proxies,
+) -> None:
+    one = await proxies.start("one", SHORT)
+    await commit(one, put(A, b"old"))
+    await one.size(0, b"")
+    two = await proxies.start("two", SHORT)
+    gate = hold_loads(two, A)
+    loading = asyncio.ensure_future(two.load([A], Want.WHOLE))
+    await gate.reached.wait()
+    await commit(one, put(A, b"new"))
+    await one.close()
+    await eventually(lambda: not two.holder)
+    gate.open()
+    [(found, token)] = await loading
+    assert found is not None
+    if found.payload != b"new":
+        assert (await commit(two, put(A, b"made of what is old", token))).tokens is None
 
 
 async def test_one_writes_and_the_others_are_told_who(proxies: Proxies) -> None:
