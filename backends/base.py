@@ -241,6 +241,13 @@ class Store(ABC):
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
         """Apply each group or leave it, independently of the others; outcomes in order of the groups."""
 
+    async def prepare(self, change: Change) -> Change:
+        """Do what takes long of committing a change: the change that is left to be committed, soon.
+
+        Raises StoreError.
+        """
+        return change
+
     @abstractmethod
     async def scan(
         self, db: int, prefix: bytes, after: bytes | None, limit: int
