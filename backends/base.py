@@ -293,6 +293,13 @@ class Store(ABC):
         """A record with its payload as it stands in the store, nothing of it fetched from elsewhere."""
         return (await self.load([key], Want.WHOLE))[0]
 
+    async def settle(self, key: Key) -> None:
+        """Return when what was acknowledged of a key is in the store itself, whatever stands before that.
+
+        Raises StoreError if that takes too long.
+        """
+        return
+
     async def url(self, record: Record, seconds: int) -> str | None:
         """Where the raw value of a record, as ``stored`` gives it, can be fetched over HTTP for so long.
 

@@ -313,6 +313,21 @@ async def test_what_was_loaded_before_a_clear_is_not_written_after_it(proxies: P
     assert await value(store, A) is None
 
 
+async def test_what_is_stored_is_not_taken_for_what_was_flushed_since(proxies: Proxies) -> None:
+    store = await proxies.start("one")
+    await commit(store, put(A, b"old"))
+    await store.size(0, b"")
+    gate = hold_loads(store, A)
+    asking = asyncio.ensure_future(store.stored(A))
+    await gate.reached.wait()
+    outcome = await commit(store, put(A, b"new"))
+    await store.size(0, b"")
+    assert outcome.tokens
+    gate.open()
+    assert (await asking).token == outcome.tokens[0]
+    assert (await commit(store, put(A, b"newest", outcome.tokens[0]))).tokens
+
+
 async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written_since(
     proxies: Proxies,
 ) -> None:
