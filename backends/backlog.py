@@ -64,10 +64,11 @@ class Backlog:
             del self.entries[key]
             self.entries[key] = entry._replace(since=now, turn=self._turn)
 
-    def put_off(self) -> None:
-        """Let the others go before the one that has waited longest."""
-        key = next(iter(self.entries))
-        self.entries[key] = self.entries.pop(key)
+    def put_off(self, key: Key) -> None:
+        """Let the others go before this one."""
+        entry = self.entries.pop(key, None)
+        if entry is not None:
+            self.entries[key] = entry
 
     def clear(self, db: int | None, prefix: bytes) -> None:
         for key, entry in list(self.entries.items()):

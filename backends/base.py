@@ -241,6 +241,13 @@ class Store(ABC):
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
         """Apply each group or leave it, independently of the others; outcomes in order of the groups."""
 
+    async def prepare(self, change: Change) -> Change:
+        """Do what takes long of committing a change: the change that is left to be committed, soon.
+
+        Raises StoreError.
+        """
+        return change
+
     @abstractmethod
     async def scan(
         self, db: int, prefix: bytes, after: bytes | None, limit: int
@@ -285,6 +292,13 @@ class Store(ABC):
     async def stored(self, key: Key) -> Loaded:
         """A record with its payload as it stands in the store, nothing of it fetched from elsewhere."""
         return (await self.load([key], Want.WHOLE))[0]
+
+    async def settle(self, key: Key) -> None:
+        """Return when what was acknowledged of a key is in the store itself, whatever stands before that.
+
+        Raises StoreError if that takes too long.
+        """
+        return
 
     async def url(self, record: Record, seconds: int) -> str | None:
         """Where the raw value of a record, as ``stored`` gives it, can be fetched over HTTP for so long.

@@ -91,19 +91,17 @@ class Flusher:
                 await self._idle()
                 continue
             try:
-                await self._flush(count)
+                failure = await self._flush(count)
             except Exception as error:
-                if str(error) != self.failed:
-                    trace = None if isinstance(error, StoreError) else error
-                    log.warning("%s: a flush failed: %s", self._store.name, error, exc_info=trace)
-                self.failed = str(error)
+                self._note(error)
                 if count == 1 and self._backlog.entries:
-                    self._backlog.put_off()  # what the store refuses must not hold up the others
+                    # What the store refuses must not hold up the others.
+                    self._backlog.put_off(next(iter(self._backlog.entries)))
                 count = max(1, count // 8)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_MAX)
             else:
-                self.failed = ""
+                self._note(failure)
                 count = min(2 * count, BATCH_MAX)
                 pause = RETRY_MIN
                 self.tell()
@@ -111,6 +109,15 @@ class Flusher:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(LINGER):
                             await self._hurry.wait()
+
+    def _note(self, failure: BaseException | None) -> None:
+        if failure is None:
+            self.failed = ""
+            return
+        if str(failure) != self.failed:
+            trace = None if isinstance(failure, StoreError) else failure
+            log.warning("%s: a flush failed: %s", self._store.name, failure, exc_info=trace)
+        self.failed = str(failure)
 
     async def _idle(self) -> None:
         try:
@@ -134,64 +141,98 @@ class Flusher:
         if first is not None and self._journal.oldest < first:
             await self._journal.drop_before(first)
 
-    async def _flush(self, count: int) -> None:
+    async def _flush(self, count: int) -> BaseException | None:
+        """Returns why a part of the batch was put off; raises where nothing came through."""
+        failure = None
         async with self.at_work:
-            async with self._lease.lock:
-                if self._store.atomic_groups:
-                    await self._flush_group(count)
-                else:
-                    fill = 1.0 if self._waiting else self._journal.size / self._journal.limit
-                    await self._flush_each(min(count, max(GENTLE, int(self._store.concurrency * fill))))
+            if self._store.atomic_groups:
+                failure = await self._flush_group(count)
+            else:
+                fill = 1.0 if self._waiting else self._journal.size / self._journal.limit
+                await self._flush_each(min(count, max(GENTLE, int(self._store.concurrency * fill))))
             await self.tidy()
+        return failure
 
-    async def _flush_group(self, count: int) -> None:
+    async def _flush_group(self, count: int) -> BaseException | None:
+        epoch = self._lease.epoch
         batch = self._backlog.oldest(count, BATCH_BYTES)
         now = self._clock.ms
-        group = [self._lease.condition(), *(_change(key, dirty, None, now) for key, dirty in batch.items())]
-        (outcome,) = await self._store.commit([group])
-        if outcome.error is not None:
-            raise outcome.error
-        if outcome.tokens is None:
-            self._lease.doubt()
-            return
-        self._known.flushes += 1
-        for (key, dirty), token in zip(batch.items(), outcome.tokens[1:], strict=True):
-            self._settle(key, dirty, token)
+        changes = {key: _change(key, dirty, None, now) for key, dirty in batch.items()}
+        failure = await self._prepare(changes)
+        async with self._lease.lock:
+            if self._lease.epoch != epoch:
+                return None  # another has had it meanwhile, and the batch is older than what that has written
+            (outcome,) = await self._store.commit([[self._lease.condition(), *changes.values()]])
+            if outcome.error is not None:
+                raise outcome.error
+            if outcome.tokens is None:
+                self._lease.doubt()
+                return None
+            self._known.flushes += 1
+            for key, token in zip(changes, outcome.tokens[1:], strict=True):
+                self._settle(key, batch[key], token)
+        return failure
+
+    async def _prepare(self, changes: dict[Key, Change]) -> BaseException | None:
+        """Have done what takes long, while the lease can be renewed; what fails is put off."""
+        large = [
+            change
+            for change in changes.values()
+            if change.record is not None and change.record.raw_size >= self._store.large_from
+        ]
+        failure = None
+        prepared = await asyncio.gather(*map(self._store.prepare, large), return_exceptions=True)
+        for change, left in zip(large, prepared, strict=True):
+            if isinstance(left, BaseException):
+                failure = left
+                del changes[change.key]
+                self._backlog.put_off(change.key)
+            else:
+                changes[change.key] = left
+        if failure is not None and not changes:
+            raise failure
+        return failure
 
     async def _flush_each(self, count: int) -> None:
+        epoch = self._lease.epoch
         batch = self._backlog.oldest(count, BATCH_BYTES)
         now = self._clock.ms
         # What is not known is taken to be new, and its token is read for the next try if it is not.  To be
         # deleted it must be known.
         unknown = [key for key in batch if self._known.token(key) is None]
-        await asyncio.gather(*(self._look(key) for key in unknown if _is_dead(batch[key], now)))
+        await asyncio.gather(*(self._look(key, epoch) for key in unknown if _is_dead(batch[key], now)))
         expected = {key: self._known.token(key) or ABSENT for key in batch}
-        if not await self._lease.confirm():
-            return
+        async with self._lease.lock:  # not while it is written, which may take long: it must be renewed
+            if self._lease.epoch != epoch or not await self._lease.confirm():
+                return
         outcomes = await asyncio.gather(
-            *(self._flush_one(key, dirty, expected[key], now) for key, dirty in batch.items()),
+            *(self._flush_one(key, dirty, expected[key], now, epoch) for key, dirty in batch.items()),
             return_exceptions=True,
         )
         for outcome in outcomes:
             if outcome is not None:
                 raise outcome
 
-    async def _flush_one(self, key: Key, dirty: Dirty, expect: Token, now: int) -> None:
+    async def _flush_one(self, key: Key, dirty: Dirty, expect: Token, now: int, epoch: int) -> None:
         (outcome,) = await self._store.commit([[_change(key, dirty, expect, now)]])
         if outcome.error is not None:
             raise outcome.error
+        if self._lease.epoch != epoch:
+            return  # another has had it meanwhile: what we know of the store is not so any more
         self._known.flushes += 1
         if outcome.tokens is not None:
             self._settle(key, dirty, outcome.tokens[0])
             return
-        loaded = await self._look(key)
-        if loaded is not None and dirty.record is not None and loaded == dirty.record.write_id:
+        loaded = await self._look(key, epoch)
+        found = loaded is not None and dirty.record is not None and loaded == dirty.record.write_id
+        if found and self._lease.epoch == epoch:
             self._settle(key, dirty, self._known.token(key) or ABSENT)
 
-    async def _look(self, key: Key) -> Token | None:
+    async def _look(self, key: Key, epoch: int) -> Token | None:
         """Learn what the store has; its write id."""
         ((record, token),) = await self._store.load([key], Want.META)
-        self._known.flushed(key, record, token)
+        if self._lease.epoch == epoch:
+            self._known.flushed(key, record, token)
         return None if record is None else record.write_id
 
     def _settle(self, key: Key, dirty: Dirty, token: Token) -> None:

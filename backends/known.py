@@ -16,7 +16,7 @@ class Known(NamedTuple):
     write_id: Token  # our token; ABSENT: the store has nothing
     expire_at: int  # ms since the epoch, 0: never
     token: Token  # the store's own
-    flush: int  # the number of the flush that has put it there; 0: it was loaded
+    flush: int  # the number of its last flush; 0: it was loaded alone
 
     def local(self, now: int) -> Token:
         return ABSENT if 0 < self.expire_at <= now else self.write_id
@@ -27,6 +27,7 @@ class Knowledge:
 
     def __init__(self) -> None:
         self.flushes = 0  # so far; forgetting counts as one
+        self._forgotten = 0  # the last flush of a key of which nothing is known any more
         self._known: dict[Key, Known] = {}
 
     def get(self, key: Key) -> Known | None:
@@ -47,19 +48,23 @@ class Knowledge:
         self._know(key, None if token == ABSENT else record, token, self.flushes)
 
     def changed_since(self, key: Key, flushes: int) -> bool:
-        """Whether the key was flushed after so many flushes."""
+        """Whether the key may have been flushed after so many flushes."""
         known = self._known.get(key)
-        return known is not None and known.flush > flushes
+        return (self._forgotten if known is None else known.flush) > flushes
 
     def forget(self) -> None:
         self._known.clear()
         self.flushes += 1
+        self._forgotten = self.flushes
 
     def _know(self, key: Key, record: Record | None, token: Token, flush: int) -> None:
-        self._known.pop(key, None)
+        old = self._known.pop(key, None)
+        if old is not None:
+            flush = max(flush, old.flush)
         if record is None:
             self._known[key] = Known(ABSENT, 0, ABSENT, flush)
         else:
             self._known[key] = Known(record.write_id, record.expire_at, token, flush)
         if len(self._known) > KNOWN_MAX:
-            del self._known[next(iter(self._known))]
+            oldest = self._known.pop(next(iter(self._known)))
+            self._forgotten = max(self._forgotten, oldest.flush)

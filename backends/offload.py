@@ -228,12 +228,13 @@ class OffloadingStore(PostgresStore):
     async def _with_pointers(self, group: Group) -> Group | StoreError:
         """The group with pointers in place of large values, whose blobs are in the bucket."""
         try:
-            return [await self._pointing(change) for change in group]
+            return [await self.prepare(change) for change in group]
         except StoreError as error:
             # Nothing of the group was sent to the database, whatever became of the upload.
             return StoreError(str(error))
 
-    async def _pointing(self, change: Change) -> Change:
+    async def prepare(self, change: Change) -> Change:
+        """The change with a pointer in place of a large value, whose blob is in the bucket."""
         rule, record = self._rule(change), change.record
         if rule is None or record is None or record.payload is None:
             return change

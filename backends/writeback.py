@@ -65,7 +65,7 @@ COMMIT_MAX: Final = 1024  # groups in one commit
 PRESSED: Final = 0.75  # of journal_max, from which on writers are slowed
 SLOWED: Final = 0.1  # seconds, at most, by which a commit is
 CLOSING: Final = 1.0  # seconds to release the lease, and to close the store, each
-PATIENCE: Final = 30.0  # seconds that a count waits for the backlog to be flushed
+PATIENCE: Final = 30.0  # seconds that a count, or a URL, waits for what is dirty to be flushed
 
 
 class WriteBackStore(Store):
@@ -249,18 +249,26 @@ class WriteBackStore(Store):
     async def size(self, db: int, prefix: bytes) -> int:
         """Waits until what is dirty now is flushed."""
         if db != BESIDE and self.backlog.entries:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    await self._flushed_what_is_dirty()
-            except TimeoutError:
-                raise StoreError(_because("its backlog could not be flushed", self.flusher.failed)) from None
+            await self._flush_out(list(self.backlog.entries))
         return await self.inner.size(db, prefix)
 
-    async def _flushed_what_is_dirty(self) -> None:
+    async def settle(self, key: Key) -> None:
+        if key in self.backlog.entries:
+            await self._flush_out([key])
+
+    async def _flush_out(self, keys: Sequence[Key]) -> None:
+        """Return when the store has what is dirty of these keys now.  Raises StoreError."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._flushed(keys)
+        except TimeoutError:
+            raise StoreError(_because("its backlog could not be flushed", self.flusher.failed)) from None
+
+    async def _flushed(self, keys: Sequence[Key]) -> None:
+        entries = self.backlog.entries
         async with self.flusher.at_work:  # what is under way may be older than what is dirty now
-            turns = {key: dirty.turn for key, dirty in self.backlog.entries.items()}
+            turns = {key: entries[key].turn for key in keys if key in entries}
         while turns:
-            entries = self.backlog.entries
             for key, turn in list(turns.items()):
                 dirty = entries.get(key)
                 if dirty is None or dirty.turn != turn:
@@ -439,9 +447,12 @@ class WriteBackStore(Store):
         await self.inner.quarantine(key, record, reason)
 
     async def stored(self, key: Key) -> Loaded:
-        if key in self.backlog.entries or key.db == BESIDE:
-            return (await self.load([key], Want.WHOLE))[0]
-        return self.known.loaded(key, await self.inner.stored(key))
+        while key.db != BESIDE and key not in self.backlog.entries:
+            flushes = self.known.flushes
+            loaded = await self.inner.stored(key)
+            if key not in self.backlog.entries and not self.known.changed_since(key, flushes):
+                return self.known.loaded(key, loaded)
+        return (await self.load([key], Want.WHOLE))[0]
 
     async def url(self, record: Record, seconds: int) -> str | None:
         return await self.inner.url(record, seconds)

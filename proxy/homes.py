@@ -147,6 +147,11 @@ class ColdHome(Tier):
         record, token = await self._asked(self.store.stored(Key(db, name)))
         return record, token, cached
 
+    async def settle(self, db: int, name: bytes) -> None:
+        """As ``Store.settle``; raises CommandError."""
+        self._check_up()
+        await self._asked(self.store.settle(Key(db, name)))
+
     async def url(self, record: Record, seconds: int) -> str | None:
         """As ``Store.url``; raises CommandError."""
         return await self._asked(self.store.url(record, seconds))

@@ -112,6 +112,7 @@ async def blob_url(route: Route, db: int, key: bytes, seconds: int) -> Reply:
     home = route.home
     if not isinstance(home, ColdHome):
         raise errors.not_offloaded(key)
+    await home.settle(db, key)
     record, _, _ = await home.stored(db, key)
     if record is None:
         return None

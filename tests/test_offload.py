@@ -58,7 +58,8 @@ class Offloading:
         }
         tables["backends.archive"]["sweep_interval"] = "100ms"
         routes = {"long:": "archive", "copied:": "local", "": "memory"}
-        text = toml(tables, routes, {"long:": {"cache": False}})
+        tables["backends.archive"].update(options.get("archive", {}))
+        text = toml(tables, routes, {"long:": {"cache": False, **options.get("long", {})}})
         offload = {"backend": "blobs", "grace": "1h", **options.get("offload", {})}
         inline = ", ".join(f'{name} = "{value}"' for name, value in offload.items())
         text = text.replace('prefix = "long:"\n', f'prefix = "long:"\noffload = {{ {inline} }}\n')
@@ -292,6 +293,47 @@ async def test_without_the_bucket_only_large_values_fail(
                 assert await again.get("long:small") == b"small"
                 network.refuse(False)
                 await eventually_true(lambda: reads(again, "long:text", TEXT))
+
+
+async def test_behind_a_journal_values_are_kept_and_have_urls(start: Start, s3_moto: MotoServer) -> None:
+    with FaultProxy(s3_moto.port) as network:
+        home = start(
+            blobs={"endpoint_url": f"http://127.0.0.1:{network.port}"},
+            archive={"journal": "journal"},
+            long={"write": "back"},
+        )
+        async with home.client() as client:
+            # Asked for at once, it is that of the value that was just written, which is flushed for it.
+            for value in (NOISE, TEXT):
+                await client.set("long:text", value)
+                url = await client.execute_command("TIER URL long:text")
+                assert hashlib.sha256(value).hexdigest().encode() in url
+            assert await client.get("long:text") == TEXT
+
+            network.refuse()
+            network.cut()
+            await client.set("long:text", NOISE)
+            await client.set("long:small", b"small")
+            assert await client.get("long:text") == NOISE
+            assert (await client.execute_command("TIER VERIFY long:text"))[b"verdict"] == b"sound"
+            fields = await client.execute_command("TIER WHERE long:text")
+            assert (fields[b"raw_size"], fields[b"blob"]) == (len(NOISE), b"")
+            home.server.kill()
+        home.server.start()
+        async with home.client() as client:
+            assert await client.get("long:text") == NOISE
+            assert await client.get("long:small") == b"small"
+            network.refuse(False)
+            url = await client.execute_command("TIER URL long:text")
+            body, _ = await asyncio.to_thread(fetch, url.decode())
+            assert body == NOISE
+            assert await client.dbsize() == 2
+            assert await client.get("long:text") == NOISE
+            await client.delete("long:text")
+            assert await client.execute_command("TIER URL long:text") is None
+            await client.dbsize()
+            await home.forget_grace()
+            await eventually(lambda: home.objects() == [])
 
 
 async def reads(client: redis.asyncio.Redis, name: str, value: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from backends.base import (
     BESIDE,
     Change,
     Changes,
+    Group,
     Key,
+    Loaded,
     NotTheWriter,
     Op,
     Outcome,
@@ -261,6 +263,91 @@ async def test_conditions_hold_across_a_flush(proxies: Proxies) -> None:
     assert (await commit(store, put(A, b"3", second.tokens[0]))).tokens
 
 
+def hold_records(store: WriteBackStore, answers: bool = False) -> Gate:
+    """As ``hold``, but for documents; ``answers``: let flushes through, and their answers wait."""
+    inner = store.inner
+    assert isinstance(inner, WatchedStore)
+    gate, commit_all = Gate(), inner.inner.commit
+
+    async def late(groups: Sequence[Group]) -> list[Outcome]:
+        if all(change.key.db == BESIDE for group in groups for change in group):
+            return await commit_all(groups)
+        if not answers:
+            await gate()
+            return await commit_all(groups)
+        outcomes = await commit_all(groups)
+        await gate()
+        return outcomes
+
+    inner.inner.commit = late  # type: ignore[method-assign]
+    return gate
+
+
+def hold_loads(store: WriteBackStore, key: Key) -> Gate:
+    """Let what was loaded of a key be told when the gate is opened."""
+    inner = store.inner
+    assert isinstance(inner, WatchedStore)
+    gate, load = Gate(), inner.inner.load
+
+    async def late(keys: Sequence[Key], want: Want) -> list[Loaded]:
+        loaded = await load(keys, want)
+        if key in keys:
+            await gate()
+        return loaded
+
+    inner.inner.load = late  # type: ignore[method-assign]
+    return gate
+
+
+async def test_what_was_loaded_before_a_clear_is_not_written_after_it(proxies: Proxies) -> None:
+    store = await proxies.start("one")
+    outcome = await commit(store, put(A, b"a"))
+    await store.size(0, b"")
+    assert outcome.tokens
+    gate = hold_loads(store, A)
+    expiring = asyncio.ensure_future(commit(store, Change(Op.EXPIRE, A, outcome.tokens[0], record(b""))))
+    await gate.reached.wait()
+    await store.clear(None, b"")
+    gate.open()
+    assert (await expiring).tokens is None
+    assert await value(store, A) is None
+
+
+async def test_what_is_stored_is_not_taken_for_what_was_flushed_since(proxies: Proxies) -> None:
+    store = await proxies.start("one")
+    await commit(store, put(A, b"old"))
+    await store.size(0, b"")
+    gate = hold_loads(store, A)
+    asking = asyncio.ensure_future(store.stored(A))
+    await gate.reached.wait()
+    outcome = await commit(store, put(A, b"new"))
+    await store.size(0, b"")
+    assert outcome.tokens
+    gate.open()
+    assert (await asking).token == outcome.tokens[0]
+    assert (await commit(store, put(A, b"newest", outcome.tokens[0]))).tokens
+
+
+async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written_since(
+    proxies: Proxies,
+) -> None:
+    one = await proxies.start("one", SHORT)
+    await commit(one, put(A, b"old"))
+    await one.size(0, b"")
+    two = await proxies.start("two", SHORT)
+    gate = hold_loads(two, A)
+    loading = asyncio.ensure_future(two.load([A], Want.WHOLE))
+    await gate.reached.wait()
+    await commit(one, put(A, b"new"))
+    await one.close()
+    await eventually(lambda: not two.holder)
+    gate.open()
+    [(found, token)] = await loading
+    assert found is not None
+    if found.payload != b"new":
+        assert (await commit(two, put(A, b"made of what is old", token))).tokens is None
+
+
 async def test_one_writes_and_the_others_are_told_who(proxies: Proxies) -> None:
     one = await proxies.start("one")
     two = await proxies.start("two")
@@ -431,6 +518,49 @@ async def test_a_lease_whose_document_is_removed_can_be_had(proxies: Proxies) ->
     await delete_document(proxies.plain, leases.NAME, None)
     two.lease.doubt()
     await eventually(lambda: not two.holder)
+
+
+async def test_a_lease_is_renewed_while_objects_are_written(proxies: Proxies) -> None:
+    if proxies.plain.atomic_groups:
+        pytest.skip("there a flush is one group with the lease")
+    store, other = await proxies.start("one", SHORT), await proxies.start("two", SHORT)
+    gate = hold_records(store)
+    await commit(store, put(A, b"large"))
+    await gate.reached.wait()
+    token = store.lease.token
+    for _ in range(8):  # twice as long as it would last
+        await eventually(lambda before=token: store.lease.token != before)
+        token = store.lease.token
+        assert other.holder
+    gate.open()
+    await store.size(0, b"")
+    assert await value(proxies.plain, A) == b"large"
+
+
+@pytest.mark.usefixtures("_no_luck")
+async def test_what_was_on_its_way_when_the_lease_went_is_not_taken_for_what_the_store_has(
+    proxies: Proxies,
+) -> None:
+    if proxies.plain.atomic_groups:
+        pytest.skip("there a flush is one group with the lease")
+    one, two = await proxies.start("one", SHORT), await proxies.start("two", SHORT)
+    answers = hold_records(one, answers=True)
+    outcome = await commit(one, put(A, b"first"))
+    assert outcome.tokens
+    await answers.reached.wait()  # it is written, and that is not known
+    keep = one.lease.keep
+    one.lease.keep = failing(StoreError("away"))  # type: ignore[assignment,method-assign]
+    await eventually(lambda: not two.holder)
+    await commit(two, put(A, b"second"))
+    await two.close()
+    one.lease.keep = keep  # type: ignore[method-assign]
+    one.lease.doubt()
+    await eventually(lambda: one.overtaken == 1 and not one.holder)
+    answers.open()
+    async with one.flusher.at_work:
+        pass
+    assert (await commit(one, put(A, b"third", outcome.tokens[0]))).tokens is None
+    assert await value(one, A) == b"second"
 
 
 async def test_a_record_that_the_store_refuses_does_not_hold_up_the_others(proxies: Proxies) -> None:
