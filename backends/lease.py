@@ -105,19 +105,19 @@ class Lease:
         self._doubt.clear()
 
     async def keep(self) -> Terms | None:
-        """Renew it, or take it if that may be done.
+        """Renew it, or take it if that may be done; a renewal takes no longer than the lease is held.
 
         Returns what the document said before it was taken, with epoch 0 if there was none; None where
         nothing has changed hands.  Raises StoreError.
         """
+        if self.held:
+            try:
+                async with asyncio.timeout(self._until - _now()), self.lock:
+                    if await self._renew():
+                        return None
+            except TimeoutError:
+                raise StoreError("it ended before the store answered") from None
         async with self.lock:
-            if self.held:
-                sent = _now()
-                token = await self._write(self.epoch, self.token)
-                if token is not None:
-                    self._renewed(sent, token)
-                    return None
-                self._until = 0.0
             return await self._take()
 
     async def release(self) -> None:
@@ -157,6 +157,15 @@ class Lease:
         self.epoch = epoch
         self._renewed(now, token)
         return found
+
+    async def _renew(self) -> bool:
+        sent = _now()
+        token = await self._write(self.epoch, self.token)
+        if token is None:
+            self._until = 0.0
+            return False
+        self._renewed(sent, token)
+        return True
 
     def _renewed(self, sent: float, token: Token) -> None:
         self.token = token

@@ -98,10 +98,13 @@ class ColdHome(Tier):
     """A store, with the tier that works on it."""
 
     training: Training | None = None  # where routes have dictionaries trained
+    _is_open: bool = False  # the store
 
     async def open(self) -> None:
-        """Open the store, and learn with what its values are sealed; raises StoreError."""
-        await self.store.open()
+        """Open the store, and learn with what its values are sealed; raises StoreError, to be tried again."""
+        if not self._is_open:
+            await self.store.open()
+            self._is_open = True
         if self.training is not None:
             await self.training.open()
 

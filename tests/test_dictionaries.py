@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from backends.documents import document_key, document_names, read_document, writ
 from backends.postgres import PostgresStore
 from backends.seal import describe as describe_seal
 from backends.sqlite import SqliteStore
+from backends.writeback import WriteBackStore
 from proxy.clock import ManualClock
 from proxy.commands.spec import load_table
 from proxy.dictionaries import TrainedRoute, Training, describe
@@ -331,3 +333,21 @@ async def test_without_the_store_the_start_fails_and_says_so(new_tier: NewTier) 
     tier.store.before_load = failing(StoreError("away"))
     with pytest.raises(StoreError, match="away"):
         await tier.home.open()
+
+
+async def test_a_store_that_is_open_is_not_opened_again_for_want_of_its_dictionaries(tmp_path: Path) -> None:
+    clock = ManualClock()
+    inner = SqliteStore("local", str(tmp_path / "redtier.db"), clock)
+    tier = TrainedTier(WriteBackStore(inner, tmp_path / "journal", 1 << 24, 3_600_000, clock), clock)
+    try:
+        learn = tier.training.open
+        tier.training.open = failing(StoreError("away"))  # type: ignore[method-assign]
+        for _ in range(2):
+            with pytest.raises(StoreError, match="away"):
+                await tier.home.open()
+        tier.training.open = learn  # type: ignore[method-assign]
+        await tier.home.open()
+        # Two would write to one file, each where the other has.
+        assert [thread.name for thread in threading.enumerate()].count("journal") == 1
+    finally:
+        await tier.home.close()

@@ -442,6 +442,23 @@ async def test_who_writes_may_believe_what_it_has_read_and_who_takes_over_begins
         await tracker.close()
 
 
+async def test_what_was_read_is_not_believed_past_the_lease_though_its_renewal_has_no_answer(
+    proxies: Proxies,
+) -> None:
+    tells = proxies.plain.type == "postgres"
+    store, heard = await proxies.start("one", SHORT), Heard()
+    tracker = store.listen(heard)
+    assert tracker is not None
+    assert heard.live
+    gate = hold(store)
+    await gate.reached.wait()
+    await eventually(lambda: store.holder != "")
+    await eventually(lambda: heard.live == tells and not store._handover._writes)  # type: ignore[union-attr]
+    gate.open()
+    await eventually(lambda: store.holder == "" and heard.live)
+    await tracker.close()
+
+
 @pytest.fixture
 def _no_luck(monkeypatch: pytest.MonkeyPatch) -> None:
     """A holder counts on its lease for longer than it has it, as one whose clock stands still."""
