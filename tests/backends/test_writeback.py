@@ -505,6 +505,31 @@ async def test_a_journal_that_was_overtaken_while_its_process_was_gone_is_set_as
     assert (await commit(again, put(A, b"third"))).tokens
 
 
+async def test_what_could_not_be_set_aside_is_not_written_by_a_later_start_either(proxies: Proxies) -> None:
+    one, two = await proxies.start("one", SHORT), await proxies.start("two", SHORT)
+    gate = hold(one)
+    await commit(one, put(A, b"late"))
+    keep = one.lease.keep
+    one.lease.keep = failing(StoreError("away"))  # type: ignore[assignment,method-assign]
+    await eventually(lambda: not two.holder)
+    await commit(two, put(A, b"second"))
+    await two.close()
+    in_the_way = one.journal.path / "set-aside-0000000000000001"
+    in_the_way.write_bytes(b"")
+    one.lease.keep = keep  # type: ignore[method-assign]
+    gate.open()
+    await eventually(lambda: not one._ready and not one.backlog.entries)
+    assert one.overtaken == 0
+    in_the_way.unlink()
+    await eventually(lambda: not one.holder)
+    assert one.overtaken == 1
+    hold(one)
+    await commit(one, put(B, b"third"))
+    await proxies.crash(one)
+    again = await proxies.start("one", SHORT)
+    assert (await value(again, A), await value(again, B)) == (b"second", b"third")
+
+
 async def test_who_waits_for_a_lease_counts_from_when_the_store_is_back(proxies: Proxies) -> None:
     one = await proxies.start("one", SHORT)
     two = await proxies.start("two", SHORT)
