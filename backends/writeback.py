@@ -117,7 +117,8 @@ class WriteBackStore(Store):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._tasks and self._holds and not self.backlog.entries:
+            done = not self.backlog.entries and not self.journal.pending
+            if self._tasks and self._holds and done:
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(CLOSING):
                         await self.journal.drop_before(None)

@@ -530,6 +530,30 @@ async def test_what_could_not_be_set_aside_is_not_written_by_a_later_start_eithe
     assert (await value(again, A), await value(again, B)) == (b"second", b"third")
 
 
+async def test_what_is_on_its_way_to_the_journal_when_it_is_closed_stays_there(
+    proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await proxies.start("one")
+    reached, let_go = threading.Event(), threading.Event()
+    fdatasync = os.fdatasync
+
+    def slow(file: int) -> None:
+        reached.set()
+        assert let_go.wait(10)
+        fdatasync(file)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    writing = asyncio.ensure_future(commit(store, put(A, b"1")))
+    assert await asyncio.to_thread(reached.wait, 10)
+    closing = asyncio.ensure_future(store.close())
+    await eventually(lambda: all(task.done() for task in store._tasks))
+    let_go.set()
+    assert (await writing).tokens
+    await closing
+    again = await proxies.start("one")
+    assert await value(again, A) == b"1"
+
+
 async def test_who_waits_for_a_lease_counts_from_when_the_store_is_back(proxies: Proxies) -> None:
     one = await proxies.start("one", SHORT)
     two = await proxies.start("two", SHORT)
