@@ -519,12 +519,13 @@ class WriteBackStore(Store):
             else:
                 await self._set_aside(len({change.key for _, change in self.journal.recovered}))
             self.journal.recovered = []
-        if not alone:
+        doubt = not (alone and self._ready)  # what was read before may have been written over
+        if doubt:
             self.known.forget()
         self.lease.other = ""
         self._ready = True
         if self._handover is not None:
-            self._handover.writer(True, doubt=not alone)
+            self._handover.writer(True, doubt)
         self.flusher.wake.set()
 
     async def _lose(self, reason: str) -> None:

@@ -328,8 +328,9 @@ async def test_what_is_stored_is_not_taken_for_what_was_flushed_since(proxies: P
     assert (await commit(store, put(A, b"newest", outcome.tokens[0]))).tokens
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["released", "removed"])
 async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written_since(
-    proxies: Proxies,
+    proxies: Proxies, removed: bool
 ) -> None:
     one = await proxies.start("one", SHORT)
     await commit(one, put(A, b"old"))
@@ -339,7 +340,12 @@ async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written
     loading = asyncio.ensure_future(two.load([A], Want.WHOLE))
     await gate.reached.wait()
     await commit(one, put(A, b"new"))
-    await one.close()
+    await one.size(0, b"")
+    if removed:
+        await proxies.crash(one)
+        await delete_document(proxies.plain, leases.NAME, None)
+    else:
+        await one.close()
     await eventually(lambda: not two.holder)
     gate.open()
     [(found, token)] = await loading
