@@ -68,6 +68,10 @@ _FRAME: Final = _BATCH.size + _CRC.size
 SEGMENTS: Final = 16
 """How many segments a full journal has: so much of it is lost to changes that were overtaken meanwhile."""
 LARGE: Final = 256 * 1024  # bytes of a payload that is written by itself
+BODY_MAX: Final = (
+    1 << 31
+)  # bytes of what is appended at once: with what was gathered before, four bytes tell it
+GATHERED: Final = 64 << 20  # bytes of what was appended, from which on a batch takes no more
 
 
 class JournalError(StoreError):
@@ -314,9 +318,19 @@ class Journal:
         return next(iter(self._segments), 0)
 
     def append(self, changes: Iterable[Logged], done: Done) -> None:
-        """Write changes, all or nothing; ``done`` hears of it in the order of the appends."""
+        """Write changes, all or nothing; ``done`` hears of it in the order of the appends.
+
+        At once where they are too many to be written.
+        """
         pieces = [piece for change in changes for piece in encode(change)]
         size = sum(map(len, pieces))
+        if size > BODY_MAX:
+            done(
+                JournalError(
+                    f"changes of {size} bytes are too large to be made as one: at most {BODY_MAX} are"
+                )
+            )
+            return
         self.pending += size
         self._queue.put((pieces, size, done))
 
@@ -372,7 +386,7 @@ class Journal:
                 pieces += item[0]
                 size += item[1]
                 dones.append(item[2])
-                if queue.empty():
+                if queue.empty() or size >= GATHERED:
                     break
                 item = queue.get()
             if dones:

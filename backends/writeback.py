@@ -89,6 +89,7 @@ class WriteBackStore(Store):
             inner, self.journal, self.backlog, self.known, self.lease, clock, lambda: self._holds
         )
         self.overtaken = 0  # keys whose last changes were set aside
+        self._left: int | None = None  # keys whose last changes are to be, which has failed
         self._handover: Handover | None = None
         self._clock = clock
         self._ready = False  # the backlog is what it has to be
@@ -116,7 +117,8 @@ class WriteBackStore(Store):
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._tasks and self._holds and not self.backlog.entries:
+            done = not self.backlog.entries and not self.journal.pending
+            if self._tasks and self._holds and done:
                 with suppress(StoreError, TimeoutError):
                     async with asyncio.timeout(CLOSING):
                         await self.journal.drop_before(None)
@@ -504,6 +506,8 @@ class WriteBackStore(Store):
         alone = terms.epoch == 0 or (terms.holder == self.journal.id and terms.epoch == before)
         if self._ready and not alone:
             await self._lose("another has had the lease meanwhile")
+        elif self._left is not None:
+            await self._set_aside(self._left)
         self.journal.epoch = self.lease.epoch
         if not self._ready and self.journal.recovered:
             if alone and terms.epoch in (0, self.journal.recovered_epoch):
@@ -515,12 +519,13 @@ class WriteBackStore(Store):
             else:
                 await self._set_aside(len({change.key for _, change in self.journal.recovered}))
             self.journal.recovered = []
-        if not alone:
+        doubt = not (alone and self._ready)  # what was read before may have been written over
+        if doubt:
             self.known.forget()
         self.lease.other = ""
         self._ready = True
         if self._handover is not None:
-            self._handover.writer(True, doubt=not alone)
+            self._handover.writer(True, doubt)
         self.flusher.wake.set()
 
     async def _lose(self, reason: str) -> None:
@@ -535,10 +540,11 @@ class WriteBackStore(Store):
         await self._set_aside(count)
 
     async def _set_aside(self, count: int) -> None:
+        self._left = count
         if not count:
             await self.journal.drop_before(None)
-            return
-        place = await self.journal.set_aside()
+        place = await self.journal.set_aside() if count else None
+        self._left = None
         if place is not None:
             self.overtaken += count
             log.error(

@@ -161,6 +161,28 @@ async def test_a_large_payload_is_written_as_it_is(tmp_path: Path) -> None:
     assert recovered(tmp_path) == [DELETE_B, large, CLEAR_ALL, PUT_A]
 
 
+async def test_changes_that_no_batch_can_hold_are_refused_and_harm_no_others(tmp_path: Path) -> None:
+    journal = await opened(tmp_path)
+    payload = bytes(1 << 29)
+    huge = Logged(PUT, Key(0, b"huge"), Record(payload, 0, 1, 0, len(payload), len(payload)))
+    with pytest.raises(JournalError, match="too large to be made as one"):
+        async with asyncio.timeout(20):
+            await append(journal, *[huge] * 8)
+    async with asyncio.timeout(20):
+        await append(journal, DELETE_B)
+    journal.close()
+    assert recovered(tmp_path) == [DELETE_B]
+
+
+async def test_a_batch_gathers_so_much_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "GATHERED", 1)
+    journal = await opened(tmp_path)
+    await asyncio.gather(*(append(journal, DELETE_B) for _ in range(5)))
+    assert journal.synced == 5
+    journal.close()
+    assert recovered(tmp_path) == [DELETE_B] * 5
+
+
 async def test_a_segment_that_is_missing_is_refused(tmp_path: Path) -> None:
     journal = await opened(tmp_path, limit=16 * 4096)
     large = Logged(PUT, Key(0, b"large"), Record(bytes(5000), 0, 1, 0, 5000, 5000))

@@ -328,8 +328,9 @@ async def test_what_is_stored_is_not_taken_for_what_was_flushed_since(proxies: P
     assert (await commit(store, put(A, b"newest", outcome.tokens[0]))).tokens
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["released", "removed"])
 async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written_since(
-    proxies: Proxies,
+    proxies: Proxies, removed: bool
 ) -> None:
     one = await proxies.start("one", SHORT)
     await commit(one, put(A, b"old"))
@@ -339,7 +340,12 @@ async def test_what_was_loaded_before_a_takeover_covers_nothing_that_was_written
     loading = asyncio.ensure_future(two.load([A], Want.WHOLE))
     await gate.reached.wait()
     await commit(one, put(A, b"new"))
-    await one.close()
+    await one.size(0, b"")
+    if removed:
+        await proxies.crash(one)
+        await delete_document(proxies.plain, leases.NAME, None)
+    else:
+        await one.close()
     await eventually(lambda: not two.holder)
     gate.open()
     [(found, token)] = await loading
@@ -503,6 +509,55 @@ async def test_a_journal_that_was_overtaken_while_its_process_was_gone_is_set_as
     assert again.overtaken == 1
     assert await value(again, A) == b"second"
     assert (await commit(again, put(A, b"third"))).tokens
+
+
+async def test_what_could_not_be_set_aside_is_not_written_by_a_later_start_either(proxies: Proxies) -> None:
+    one, two = await proxies.start("one", SHORT), await proxies.start("two", SHORT)
+    gate = hold(one)
+    await commit(one, put(A, b"late"))
+    keep = one.lease.keep
+    one.lease.keep = failing(StoreError("away"))  # type: ignore[assignment,method-assign]
+    await eventually(lambda: not two.holder)
+    await commit(two, put(A, b"second"))
+    await two.close()
+    in_the_way = one.journal.path / "set-aside-0000000000000001"
+    in_the_way.write_bytes(b"")
+    one.lease.keep = keep  # type: ignore[method-assign]
+    gate.open()
+    await eventually(lambda: not one._ready and not one.backlog.entries)
+    assert one.overtaken == 0
+    in_the_way.unlink()
+    await eventually(lambda: not one.holder)
+    assert one.overtaken == 1
+    hold(one)
+    await commit(one, put(B, b"third"))
+    await proxies.crash(one)
+    again = await proxies.start("one", SHORT)
+    assert (await value(again, A), await value(again, B)) == (b"second", b"third")
+
+
+async def test_what_is_on_its_way_to_the_journal_when_it_is_closed_stays_there(
+    proxies: Proxies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await proxies.start("one")
+    reached, let_go = threading.Event(), threading.Event()
+    fdatasync = os.fdatasync
+
+    def slow(file: int) -> None:
+        reached.set()
+        assert let_go.wait(10)
+        fdatasync(file)
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    writing = asyncio.ensure_future(commit(store, put(A, b"1")))
+    assert await asyncio.to_thread(reached.wait, 10)
+    closing = asyncio.ensure_future(store.close())
+    await eventually(lambda: all(task.done() for task in store._tasks))
+    let_go.set()
+    assert (await writing).tokens
+    await closing
+    again = await proxies.start("one")
+    assert await value(again, A) == b"1"
 
 
 async def test_who_waits_for_a_lease_counts_from_when_the_store_is_back(proxies: Proxies) -> None:

@@ -85,6 +85,7 @@ STORES: dict[str, StoreFactory] = {
     "s3-swift": s3_on("s3_swift"),
     "sqlite-back": back(sqlite),
     "postgres-back": back(postgres),
+    "offloading-back": back(offloading),
     "s3-back": back(s3_on("s3_moto")),
 }
 if s3.OTHER_ENDPOINT:
@@ -92,7 +93,7 @@ if s3.OTHER_ENDPOINT:
 
 # Stores that promise nothing when two processes write to the same place.
 SINGLE_WRITER: frozenset[str] = frozenset(
-    {"s3-swift", "sqlite-back", "postgres-back", "s3-back"}
+    {"s3-swift", "sqlite-back", "postgres-back", "offloading-back", "s3-back"}
     | ({"s3-other"} if s3.OTHER_SINGLE_WRITER else set())
 )
 
