@@ -54,7 +54,7 @@ class Lease:
         self.holder = ""
         self.epoch = 0
         self.token: Token = ABSENT  # of the document as we last wrote it
-        self.other = "nobody yet"  # who holds it instead, for people
+        self.other = ""  # who holds it instead, for people; empty: nobody that is known
         self.lock = asyncio.Lock()
         """Held while something depends on the token; a renewal changes it."""
         self._store = store

@@ -320,7 +320,7 @@ class WriteBackStore(Store):
         if not self._holds:
             lease = self.lease
             if not lease.other:
-                raise StoreError(_because("its lease could not be renewed in time", self.flusher.failed))
+                raise StoreError(_because("its lease was not had or renewed in time", self.flusher.failed))
             raise NotTheWriter(f"the lease is held by {lease.other}; write there, or here once it has lapsed")
 
     def _wanted(self, groups: Sequence[Group]) -> dict[Want, list[Key]]:

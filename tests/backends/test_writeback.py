@@ -366,6 +366,17 @@ async def test_one_writes_and_the_others_are_told_who(proxies: Proxies) -> None:
         await two.clear(None, b"")
 
 
+async def test_without_a_lease_that_another_has_the_store_is_at_fault(proxies: Proxies) -> None:
+    inner = WatchedStore(proxies.new_store(), True)
+    inner.before_commit = failing(StoreError("read only"))
+    store = WriteBackStore(inner, proxies.directory / "one", 1 << 24, LONG, proxies.clock)
+    proxies.opened.push_async_callback(proxies.crash, store)
+    await store.open()
+    with pytest.raises(StoreError, match="was not had") as refused:
+        await commit(store, put(A, b"1"))
+    assert not isinstance(refused.value, NotTheWriter)
+
+
 async def test_a_proxy_that_is_started_anew_writes_at_once(proxies: Proxies) -> None:
     store = await proxies.start("one")
     await commit(store, put(A, b"1"))
@@ -569,7 +580,7 @@ async def test_who_waits_for_a_lease_counts_from_when_the_store_is_back(proxies:
     one.inner.before_commit = two.inner.before_load = one.inner.before_load = away
     await commit(one, put(A, b"kept"))
     await eventually(lambda: not one.lease.held)
-    with pytest.raises(StoreError, match="could not be renewed"):
+    with pytest.raises(StoreError, match="renewed in time"):
         await commit(one, put(B, b"refused"))
     one.inner.before_commit = two.inner.before_load = one.inner.before_load = _here
     await eventually(lambda: one.lease.held)
