@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from tests.servers import ROOT, MotoServer, PostgresServer, RedtierServer, event
 pytestmark = [pytest.mark.once, pytest.mark.timeout(400)]
 
 PREFIXES = ("long:", "blob:", "note:")
-KILLS = 20 if "REDTIER_LONG" in os.environ else 6
+KILLS = 20
 
 
 class Noting(RedtierServer):
