@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from backends.base import StoreError
 from proxy.clock import Clock
 from proxy.sides import Away
 from proxy.views import View
@@ -42,13 +43,13 @@ class Pace:
 
 
 async def patiently(step: Callable[[], Awaitable[T]], clock: Clock, view: View) -> T:
-    """The result of a step that may be repeated, once the backends can serve; raises Away."""
+    """The result of a step that may be repeated, once the backends can serve; raises Away and StoreError."""
     loop = asyncio.get_running_loop()
     since: float | None = None
     while True:
         try:
             return await step()
-        except Away as error:
+        except (Away, StoreError) as error:
             if since is None:
                 since = loop.time()
                 view.note(f"waiting: {error}")

@@ -77,6 +77,7 @@ class Bar:
             TextColumn("{task.fields[counts]}", markup=False),
             TimeRemainingColumn(),
             console=Console(stderr=True, markup=False, highlight=False),
+            redirect_stdout=sys.stdout.isatty(),  # lines go above the bar, or where they are sent
         )
         self._name = ""
         self._task = self._progress.add_task(title, total=None, counts="")

@@ -7,7 +7,6 @@ for makes no sense; 130 and 143 stopped by SIGINT and SIGTERM.
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,20 +22,18 @@ from proxy.errors import CommandError, quote
 from proxy.glob import Glob
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.keyspace import DATABASES
-from proxy.offline import Refused, check_reachable, check_writable, say
-from proxy.options import or_known, shown
+from proxy.offline import Refused, check_reachable, check_writable, say, until_told
+from proxy.options import or_known, show_size, shown
+from proxy.pace import patiently
 from proxy.verifying.pace import Pace
 from proxy.verifying.repairs import Repairs
-from proxy.verifying.views import View, round_size, view
-from proxy.verifying.walk import Finding, Walk
+from proxy.verifying.walk import Finding, Tally, Walk
+from proxy.views import Stage, View, view
 
 T = TypeVar("T")
 
 BATCH: Final = 250  # records that are read at once
 WIDTH: Final = 8  # requests that read them: the clients of servers want their share
-# How long a backend that can't serve is waited for, and how often it is asked.
-PATIENCE: Final = 30.0  # seconds
-PAUSE: Final = 1.0  # seconds
 # How long connections are given to close in good order.
 CLOSE_PATIENCE: Final = 2.0  # seconds
 
@@ -91,37 +88,25 @@ def _check_source(config: Config, order: Order) -> None:
 
 async def _run(config: Config, order: Order, names: list[str]) -> int:
     """Verify backend after backend until it is done or told to stop; the exit code."""
-    loop = asyncio.get_running_loop()
-    shows = view()
-    work = loop.create_task(_all(config, order, names, shows))
-    stopped = 0
 
-    def stop(number: int) -> None:
-        nonlocal stopped
-        stopped = number
-        work.cancel()
+    async def close() -> None: ...
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop, number)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        shows.close()
-        say("stopped")
-        return 128 + stopped
-    finally:
-        shows.close()
+    return await until_told(_all(config, order, names), lambda: say("stopped"), close)
 
 
-async def _all(config: Config, order: Order, names: list[str], shows: View) -> int:
+async def _all(config: Config, order: Order, names: list[str]) -> int:
     clock = Clock()
     code = 0
     for name in names:
+        shows = view(name)
         try:
             sound = await _one(config, order, name, shows, clock)
         except (StoreError, CommandError) as error:
+            shows.close()
             say(f"{name}: {error}")
             sound = False
+        finally:
+            shows.close()
         if not sound:
             code = 1
     return code
@@ -132,7 +117,6 @@ async def _one(config: Config, order: Order, name: str, shows: View, clock: Cloc
     home = build_home(in_backend(config, name), clock)
     source = build_home(reading(config, order.source), clock) if order.source else None
     assert isinstance(home, ColdHome)
-    shows.begin(name)
     try:
         await home.open()
         home.down = ""
@@ -177,7 +161,8 @@ class Verification:
                 done, findings = await self._patiently(walk.step)
                 for finding in findings:
                     repaired += await self._tell(finding)
-                self._shows.show(walk.tally, counting.result() if counting.done() else None)
+                total = counting.result() if counting.done() else None
+                self._shows.show(_stage(walk.tally, total))
                 await asyncio.sleep(pace.spend(done.cost))
         finally:
             counting.cancel()
@@ -212,17 +197,17 @@ class Verification:
         return mended
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """The result of a step that may be repeated, once the backend can serve; raises StoreError."""
-        loop = asyncio.get_running_loop()
-        since: float | None = None
-        while True:
-            self._clock.tick()
-            try:
-                return await step()
-            except StoreError as error:
-                if since is None:
-                    since = loop.time()
-                    self._shows.note(f"waiting: {error}")
-                elif loop.time() - since > PATIENCE:
-                    raise
-            await asyncio.sleep(PAUSE)
+        return await patiently(step, self._clock, self._shows)
+
+
+def _stage(tally: Tally, total: int | None) -> Stage:
+    counts = f"{round_size(tally.size)} verified, {tally.damaged:,} damaged"
+    return Stage("verification", "verification", tally.passed, total, "keys", counts)
+
+
+def round_size(size: int) -> str:
+    """To three digits or so, for people."""
+    unit = 1
+    while size // unit >= 10_000:
+        unit <<= 10
+    return show_size(size // unit * unit)
