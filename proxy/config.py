@@ -12,6 +12,7 @@ Units: sizes are bytes, durations milliseconds.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -594,7 +595,8 @@ def _routes(
 def _check_writes(
     reader: Reader, routes: Sequence[RouteConfig], backends: Mapping[str, BackendConfig]
 ) -> None:
-    """A journal stands before a whole backend."""
+    """A journal stands before a whole backend, and before one alone."""
+    journals: dict[str, str] = {}  # whose they are, by their place
     for name, backend in backends.items():
         where = f"[backends.{quoted(name)}]"
         writes = {route.write for route in routes if route.backend == name}
@@ -608,6 +610,9 @@ def _check_writes(
             reader.mistake(where, "journal", why)
         elif "back" not in writes and backend.journal:
             reader.mistake(where, "journal", 'has no effect unless write = "back" on the routes to it')
+        place = os.path.realpath(backend.journal)
+        if backend.journal and journals.setdefault(place, name) != name:
+            reader.mistake(where, "journal", f"is that of backend {shown(journals[place])}: each has its own")
         if "back" in writes and any(route.mirror and route.mirror.backend == name for route in routes):
             why = 'can\'t be "back" where mirrors write past the journal: mirror to another backend'
             reader.mistake(where, "write", why)

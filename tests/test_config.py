@@ -690,6 +690,24 @@ backend = "kept"
 type = "sqlite"
 path = "kept.db"
 journal = "kept"
+[backends.other]
+type = "sqlite"
+path = "other.db"
+journal = "./kept"
+[[routes]]
+prefix = "a:"
+backend = "kept"
+write = "back"
+[[routes]]
+prefix = "b:"
+backend = "other"
+write = "back"
+=> [backends.other] journal: is that of backend "kept": each has its own
+
+[backends.kept]
+type = "sqlite"
+path = "kept.db"
+journal = "kept"
 [[routes]]
 prefix = "a:"
 backend = "kept"
