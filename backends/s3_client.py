@@ -323,7 +323,7 @@ class Bucket:
                 "AWS_SECRET_ACCESS_KEY"
             )
         cause = error.kwargs.get("error", error) if isinstance(error, BotoCoreError) else error
-        reason = _one_line(str(cause) or type(cause).__name__)
+        reason = _one_line(_plain(cause))
         if _may_be_sent(error, cause):
             return StoreError(f"{self._what}: no answer from {self._where}: {reason}", unknown=True)
         return StoreError(f"{self._what}: can't reach {self._where}: {reason}")
@@ -371,6 +371,14 @@ def _may_be_sent(error: Exception, cause: object) -> bool:
     if isinstance(error, EndpointConnectionError):
         return not isinstance(cause, aiohttp.ClientConnectorError)
     return isinstance(error, HTTPClientError | IncompleteReadError) or not isinstance(error, BotoCoreError)
+
+
+def _plain(cause: object) -> str:
+    if isinstance(cause, aiohttp.ClientConnectorError):  # its own text repeats the address
+        cause = cause.os_error
+    if isinstance(cause, ConnectionRefusedError):
+        return "connection refused; is it running, and are host and port right?"
+    return str(cause) or type(cause).__name__
 
 
 def _one_line(text: str) -> str:

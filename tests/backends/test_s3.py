@@ -651,7 +651,9 @@ async def test_errors_say_in_one_line_what_to_do(
         return text
 
     assert "bucket 'no-such-bucket' does not exist" in await error(bucket="no-such-bucket")
-    assert "can't reach" in await error(endpoint_url=f"http://127.0.0.1:{free_port()}")
+    assert (await error(endpoint_url=f"http://127.0.0.1:{free_port()}")).endswith(
+        ": connection refused; is it running, and are host and port right?"
+    )
     assert "ca_bundle '/nonexistent' is not a file" in await error(ca_bundle="/nonexistent")
     assert "Invalid endpoint" in await error(endpoint_url="no url")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
