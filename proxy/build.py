@@ -17,7 +17,6 @@ from backends.dictionaries import Dictionaries
 from backends.memory import MemoryBackend
 from backends.s3_layout import Access
 from backends.seal import SealPolicy
-from backends.writeback import WriteBackStore
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
 from proxy.clusterhome import ClusterHome
@@ -150,9 +149,13 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
     cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
     assert isinstance(backend, ColdBackend)
     store = _store(config, backend, clock)
+    behind: WriteBackStore | None = None
     if any(route.backend == own and route.write == "back" for route in config.routes):
-        store = WriteBackStore(store, Path(backend.journal), backend.journal_max, backend.lease, clock)
-    home = ColdHome(store, clock, cold, cache, events, *bounds)
+        from backends.writeback import WriteBackStore
+
+        behind = WriteBackStore(store, Path(backend.journal), backend.journal_max, backend.lease, clock)
+    home = ColdHome(behind or store, clock, cold, cache, events, *bounds)
+    home.write_back = behind
     home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
     trained = [
         TrainedRoute(

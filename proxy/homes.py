@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 from zlib import crc32
 
 import hiredis
@@ -37,6 +37,9 @@ from proxy.resp import Argv, Reply, encode_command
 from proxy.router import ANY, MEMORY, PREFER_REPLICA, REPLICA, UPSTREAM, Home
 from proxy.sealing import Sealing
 from proxy.tier import Tier
+
+if TYPE_CHECKING:
+    from backends.writeback import WriteBackStore
 
 T = TypeVar("T")
 
@@ -98,6 +101,7 @@ class ColdHome(Tier):
     """A store, with the tier that works on it."""
 
     training: Training | None = None  # where routes have dictionaries trained
+    write_back: WriteBackStore | None = None  # the store, where it is behind a journal
     _is_open: bool = False  # the store
 
     async def open(self) -> None:

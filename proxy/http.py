@@ -14,7 +14,6 @@ from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
 from backends.base import StoreError
-from backends.writeback import WriteBackStore
 from proxy.homes import ColdHome, UpstreamHome
 from proxy.info import InfoSource
 from proxy.metrics import Snapshot
@@ -106,8 +105,8 @@ class Endpoints:
             facts: dict[str, object] = {"name": home.name, "type": home.type, "state": states[home.name]}
             if isinstance(home, UpstreamHome):
                 facts["breaker"] = home.upstream.breaker()
-            elif isinstance(home, ColdHome) and isinstance(home.store, WriteBackStore):
-                facts["journal"] = home.store.state()
+            elif isinstance(home, ColdHome) and home.write_back is not None:
+                facts["journal"] = home.write_back.state()
             backends.append(facts)
         return web.json_response({"ready": ready, "backends": backends}, status=200 if ready else 503)
 

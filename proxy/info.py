@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from backends.writeback import WriteBackStore
 from proxy import __version__
 from proxy.blocking import Blocking
 from proxy.broker import CHANNEL, PATTERN, SHARD
@@ -421,8 +420,8 @@ def _tier(source: InfoSource, home: Home) -> str:
             "expired": home.expired,
             **home.store.figures(),
         }
-        if isinstance(home.store, WriteBackStore):
-            counters |= home.store.state()
+        if home.write_back is not None:
+            counters |= home.write_back.state()
         hearing = home.hearing
         if hearing is not None:
             counters |= {

@@ -22,7 +22,6 @@ from prometheus_client.metrics_core import GaugeMetricFamily as Gauge
 from prometheus_client.metrics_core import HistogramMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from backends.writeback import WriteBackStore
 from proxy import __version__, dispatch
 from proxy.commands.spec import every_spec
 from proxy.dictionaries import TrainedRoute
@@ -136,9 +135,9 @@ def _backends(homes: Sequence[Home], up: Mapping[str, bool]) -> Iterator[Metric]
     yield from _each(
         "backend",
         {
-            home.name: home.store
+            home.name: home.write_back
             for home in homes
-            if isinstance(home, ColdHome) and isinstance(home.store, WriteBackStore)
+            if isinstance(home, ColdHome) and home.write_back is not None
         },
         (Gauge, "redtier_journal_bytes", "Size of the journal.", lambda w: w.journal.size),
         (Gauge, "redtier_journal_max_bytes", "Bound of the journal's size.", lambda w: w.journal.limit),
