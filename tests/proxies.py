@@ -291,6 +291,9 @@ async def ordeal(
             cached += int(stats.partition(b"hits=")[2].partition(b",")[0] or 0)
     async with await Client.connect(proxies.servers[0].port) as client:
         await _verify(client, ledger, keys)
+    if ledger.broken:
+        for server in proxies.servers:
+            print(f"--- log of {server}:\n{server.log_tail(limit=20_000)}")
     return Report(
         elapsed,
         ledger.acknowledged,
