@@ -273,7 +273,7 @@ class Bucket:
         except ClientError as error:
             self._failures = 0
             raise self._answered(error) from None
-        except BotoCoreError as error:
+        except (BotoCoreError, aiohttp.ClientError, OSError) as error:  # the latter in what says an error
             raise self._failed(error) from None
         self._failures = 0
         return response

@@ -615,6 +615,12 @@ async def test_a_read_that_was_cut_short_is_asked_for_again(fault: FaultProxy, t
     assert await value(through, A) == large
 
 
+async def test_an_error_that_was_cut_short_is_asked_for_again(fault: FaultProxy, through: S3Store) -> None:
+    for after in range(50, 501, 50):  # within its head, and within the document below it
+        fault.truncate(Direction.DOWN, after=after)
+        assert await value(through, A) is None
+
+
 async def test_a_dead_server_is_answered_for_at_once_and_found_again(
     fault: FaultProxy, through: S3Store
 ) -> None:
