@@ -22,6 +22,9 @@ SOURCES := $(shell find proxy backends -name '*.py' -o -name '*.json' -o -name '
 TREE := $(if $(shell command -v cc gcc),compiled,plain)
 PATH_OF_TREE := $(if $(filter compiled,$(TREE)),build/compiled,.)
 
+# A test run starts hundreds of interpreters: where this is set, as in many images, each compiles all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: serve test test-long check bench build servers clean
