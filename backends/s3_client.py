@@ -13,6 +13,7 @@ import base64
 import hashlib
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, TypeVar
 
@@ -36,6 +37,7 @@ from backends.s3_layout import Access, Head
 
 if TYPE_CHECKING:
     from aiobotocore.session import ClientCreatorContext
+    from botocore.loaders import Loader
     from types_aiobotocore_s3 import S3Client
     from types_aiobotocore_s3.type_defs import ListObjectsV2OutputTypeDef
 
@@ -70,6 +72,13 @@ class UnsupportedError(StoreError):
 
 class DeniedError(StoreError):
     """The credentials do not allow what was asked."""
+
+
+@cache
+def _descriptions() -> Loader:
+    """botocore's descriptions of services, which it keeps: for all clients, since they are large."""
+    loader: Loader = get_session().get_component("data_loader")
+    return loader
 
 
 class _SendOnce(AIOHTTPSession):
@@ -109,6 +118,7 @@ class Bucket:
         if self._access.ca_bundle and not await asyncio.to_thread(Path(self._access.ca_bundle).is_file):
             raise StoreError(f"{self._what}: ca_bundle {self._access.ca_bundle!r} is not a file")
         session = get_session()
+        session.register_component("data_loader", _descriptions())
         # Dates are not used here, and to parse them is half the cost of a listing.
         session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
         access = self._access
@@ -128,7 +138,7 @@ class Bucket:
                 response_checksum_validation="when_required",
                 parameter_validation=False,
                 http_session_cls=_SendOnce,
-                warm_up_loader_caches=True,  # in a thread: 100 ms of JSON
+                warm_up_loader_caches=True,  # in a thread: 100 ms of JSON, for the first client
                 **self.settings,
             ),
         )
