@@ -8,6 +8,7 @@ differently each time.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Generator, Iterator
@@ -59,6 +60,12 @@ def s3_moto() -> Iterator[MotoServer]:
 def s3_swift() -> Iterator[SwiftServer]:
     with SwiftServer() as server:
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """What was collected is there to the end: the garbage collector need not go through it time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
