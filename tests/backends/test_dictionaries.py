@@ -22,6 +22,8 @@ from tests import s3
 from tests.chats import messages
 from tests.coldhomes import WatchedStore, failing
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 LIMIT = 1 << 20
 PLAIN = SealPolicy()
 MESSAGES = list(messages(600))

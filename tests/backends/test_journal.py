@@ -12,6 +12,8 @@ from backends import journal as journals
 from backends.base import Key, Record, StoreError
 from backends.journal import CLEAR, DELETE, EVERY_DB, PUT, Journal, JournalError, Logged, decode, encode
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 LIMIT = 1 << 24
 PUT_A = Logged(PUT, Key(3, b"key"), Record(b"sealed", 5, 0x0102030405060708, 1_700_000_000_000, 99, 6))
 DELETE_B = Logged(DELETE, Key(0, b"gone"), None)

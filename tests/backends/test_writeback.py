@@ -38,6 +38,8 @@ from tests import s3
 from tests.coldhomes import Gate, WatchedStore, failing
 from tests.servers import eventually
 
+pytestmark = pytest.mark.once  # what keeps it is not compiled
+
 A, B = Key(0, b"a"), Key(0, b"b")
 LONG = 3_600_000
 SHORT = 400  # ms
