@@ -66,6 +66,7 @@ def pytest_collection_finish() -> None:
     """What was collected is there to the end: the garbage collector need not go through it time and again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)  # what tests make is mostly gone before: each look at it is for nothing
 
 
 @pytest.hookimpl(tryfirst=True)
