@@ -80,9 +80,7 @@ async def connect(port: int, proto: int) -> AsyncIterator[SocketTarget]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         target = SocketTarget(reader, writer)
-        if proto == 3:
-            await target.send([b"HELLO", b"3"])
-        flushed = await target.send(FLUSH)
+        *_, flushed = await target.send_all([*([[b"HELLO", b"3"]] if proto == 3 else []), FLUSH])
         assert flushed == b"+OK\r\n", flushed
         yield target
     finally:
@@ -142,6 +140,8 @@ async def handlers(proto: int) -> AsyncIterator[HandlerTarget]:
     for db, keyspace in enumerate(target.backend.keyspaces):
         if keyspace.database.count:
             target.backend.clear(db)
+    while target.backend.cycle(1_000_000):  # takes down what was cleared
+        pass
     yield target
 
 
