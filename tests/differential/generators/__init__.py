@@ -33,7 +33,7 @@ DATABASES = st.sampled_from([b"0", b"1", b"15", b"16", b"-1", b"x"])
 
 
 def command(name: str, *arguments: st.SearchStrategy[bytes]) -> st.SearchStrategy[Argv]:
-    return st.tuples(st.just(name.encode()), *arguments).map(list)
+    return st.tuples(*arguments).map(lambda words: [name.encode(), *words])
 
 
 def with_options(
@@ -48,8 +48,11 @@ def with_options(
     )
 
 
-def any_case(argv: Argv) -> st.SearchStrategy[Argv]:
-    return st.sampled_from([argv, [argv[0].lower(), *argv[1:]]])
+def any_case(*commands: st.SearchStrategy[Argv]) -> st.SearchStrategy[Argv]:
+    """One of the commands, its name in capitals or not."""
+    return st.tuples(st.booleans(), st.one_of(commands)).map(
+        lambda both: [both[1][0].lower(), *both[1][1:]] if both[0] else both[1]
+    )
 
 
 # What any family's keys may meet.

@@ -32,7 +32,7 @@ def fields(name: str) -> st.SearchStrategy[Argv]:
     return st.builds(list.__add__, command(name, KEYS), operations)
 
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     command("SETBIT", KEYS, OFFSETS, BITS),
     command("GETBIT", KEYS, OFFSETS),
     command("BITCOUNT", KEYS),
@@ -46,7 +46,7 @@ COMMANDS = st.one_of(
     fields("BITFIELD_RO"),
     command("APPEND", KEYS, st.binary(max_size=8)),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"SET", b"a", b"\xff\xff\x0f\x00"],
     [b"SET", b"b", b"\x00\x00\x00\x00\x00\x01"],

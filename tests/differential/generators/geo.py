@@ -41,7 +41,7 @@ OPTIONS = st.lists(
 COUNT = st.just([]) | st.sampled_from([[b"COUNT", b"100"], [b"COUNT", b"2", b"ANY"], [b"COUNT", b"0"]])
 STORED = st.just([]) | st.tuples(st.sampled_from([b"STORE", b"STOREDIST"]), KEYS).map(list)
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     join(command("GEOADD", KEYS), PLACES),
     join(command("GEOADD", KEYS, st.sampled_from([b"NX", b"XX", b"CH", b"GT"])), PLACES),
     command("GEOPOS", KEYS, MEMBERS, MEMBERS),
@@ -59,7 +59,7 @@ COMMANDS = st.one_of(
     command("ZREM", KEYS, MEMBERS),
     command("ZRANGE", KEYS, st.just(b"0"), st.just(b"-1"), st.just(b"WITHSCORES")),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"GEOADD", b"a", b"13.361389", b"38.115556", b"a", b"15.087269", b"37.502669", b"b", b"-1", b"-2", b"c"],
     [

@@ -12,7 +12,7 @@ FIELDS = st.sampled_from(
 LONG = st.just(b"v" * 70)
 COUNTS = st.sampled_from([b"0", b"1", b"9", b"-1", b"x", b"9223372036854775807", b"-9223372036854775808"])
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     command("HSET", KEYS, FIELDS, VALUES),
     command("HSET", KEYS, FIELDS, VALUES | LONG, FIELDS, VALUES),
     command("HSET", KEYS, FIELDS, VALUES, FIELDS),
@@ -36,7 +36,7 @@ COMMANDS = st.one_of(
     command("HSCAN", KEYS, st.just(b"0"), st.just(b"MATCH"), st.sampled_from([b"*", b"[f-g]", b""])),
     command("HSCAN", KEYS, st.just(b"0"), st.just(b"COUNT"), st.sampled_from([b"100", b"0", b"x"])),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"HSET", b"a", b"f", b"10", b"g", b"abc"],
     [b"SET", b"b", b"1"],

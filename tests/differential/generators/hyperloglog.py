@@ -17,7 +17,7 @@ SOME = st.builds(numbered, st.integers(0, 10_000), st.integers(1, 60))
 MANY = st.builds(numbered, st.integers(0, 10_000), st.just(1600))  # beyond the sparse form; slow
 ITEMS = st.integers(0, 30).flatmap(lambda choice: MANY if choice == 30 else SOME if choice % 2 else FEW)
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
     st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
     command("GET", KEYS),
@@ -28,7 +28,7 @@ COMMANDS = st.one_of(
     command("PFMERGE", KEYS, KEYS, KEYS, KEYS),
     command("PFDEBUG", st.sampled_from([b"ENCODING", b"DECODE", b"TODENSE", b"GETREG", b"OTHER"]), KEYS),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"PFADD", b"a", *numbered(0, 200)],
     [b"PFADD", b"b", b"x", b"y"],

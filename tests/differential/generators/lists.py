@@ -24,7 +24,7 @@ def pushing(name: str) -> st.SearchStrategy[list[bytes]]:
     return st.tuples(st.just(name.encode()), KEYS, MORE | many).map(lambda each: [each[0], each[1], *each[2]])
 
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     pushing("LPUSH"),
     pushing("RPUSH"),
     pushing("LPUSHX"),
@@ -51,7 +51,7 @@ COMMANDS = st.one_of(
     with_options(command("LMPOP", st.just(b"1"), KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
     with_options(command("LMPOP", st.just(b"2"), KEYS, KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"RPUSH", b"a", b"a", b"b", b"a", b"c", b"10"],
     [b"RPUSH", b"b", *(b"%d" % (number % 10) for number in range(200))],

@@ -39,7 +39,7 @@ def sorting(key: bytes, options: list[list[bytes]], store: list[bytes], name: by
     return [name, b"a" if key == SETS and {b"ALPHA", b"BY"} <= said else key, *words, *store]
 
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     SORT.map(lambda each: sorting(*each)),
     pushing(NUMBERS),
     pushing(NUMBERS),
@@ -51,7 +51,7 @@ COMMANDS = st.one_of(
     command("LRANGE", KEYS, st.just(b"0"), st.just(b"-1")),
     command("DEL", KEYS),
     command("SET", KEYS, NUMBERS),
-).flatmap(any_case)
+)
 START = [
     [b"RPUSH", b"a", b"3", b"1", b"2"],
     [b"SADD", b"c", b"1", b"2", b"3"],

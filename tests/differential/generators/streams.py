@@ -64,7 +64,7 @@ XADD = joined(
     command("XADD", KEYS), options(st.just([b"NOMKSTREAM"])), TRIMS, NEW_IDS.map(lambda id: [id]), FIELDS
 )
 NEW = st.one_of(st.just(b">"), st.just(b">"), IDS)
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     XADD,
     XADD,
     command("XLEN", KEYS),
@@ -118,7 +118,7 @@ COMMANDS = st.one_of(
     command("XINFO", st.just(b"GROUPS"), KEYS),
     command("XINFO", st.just(b"CONSUMERS"), KEYS, NAMES),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     *([b"XADD", b"a", b"%d-1" % number, b"f", b"%d" % number] for number in range(1, 6)),
     [b"XADD", b"b", b"1-1", b"f", b"1"],

@@ -18,7 +18,7 @@ from tests.differential.generators import (
     with_options,
 )
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     command("GET", KEYS),
     command("SET", KEYS, VALUES),
     with_options(command("SET", KEYS, VALUES), b"NX", b"XX", b"GET", b"KEEPTTL", b"get", times=UNITS),
@@ -62,5 +62,5 @@ COMMANDS = st.one_of(
     with_options(command("COPY", KEYS, KEYS), b"REPLACE", times={b"DB": DATABASES}),
     command("MOVE", KEYS, DATABASES),
     command("SELECT", st.sampled_from([b"0", b"1"])),
-).flatmap(any_case)
+)
 START = [[b"MSET", b"a", b"10", b"b", b"abcabc", b"c", b"ab"], [b"EXPIREAT", b"b", b"33177117420"]]

@@ -13,7 +13,7 @@ BOUNDS = st.builds(bytes.__add__, SIGNS, MEMBERS) | st.sampled_from([b"-", b"+",
 ZERO = st.just(b"0")
 BY_NAME = st.just(b"BYLEX")
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     command("ZADD", KEYS, ZERO, MEMBERS, ZERO, MEMBERS, ZERO, MEMBERS),
     command("ZREM", KEYS, MEMBERS),
     command("ZLEXCOUNT", KEYS, BOUNDS, BOUNDS),
@@ -23,7 +23,7 @@ COMMANDS = st.one_of(
     join(command("ZREVRANGEBYLEX", KEYS, BOUNDS, BOUNDS), LIMIT),
     join(command("ZRANGESTORE", KEYS, KEYS, BOUNDS, BOUNDS, BY_NAME), LIMIT),
     command("ZREMRANGEBYLEX", KEYS, BOUNDS, BOUNDS),
-).flatmap(any_case)
+)
 START = [
     [b"ZADD", b"a", b"0", b"a", b"0", b"b", b"0", b"c", b"0", b"aa", b"0", b""],
     [b"ZADD", b"b", b"0", LONG, b"0", b"b", b"0", b"\xff", b"0", b"e", b"0", b""],

@@ -32,7 +32,7 @@ MERGED = join(
     st.just([]) | st.sampled_from([b"SUM", b"MIN", b"MAX", b"AVG"]).map(lambda word: [b"AGGREGATE", word]),
 )
 
-COMMANDS = st.one_of(
+COMMANDS = any_case(
     join(command("ZADD", KEYS), PAIRS),
     join(command("ZADD", KEYS), PAIRS),
     join(command("ZADD", KEYS), ADD_OPTIONS, PAIRS),
@@ -71,7 +71,7 @@ COMMANDS = st.one_of(
     join(st.just([b"ZINTERCARD"]), SEVERAL, st.just([]) | st.tuples(st.just(b"LIMIT"), COUNTS).map(list)),
     command("SADD", KEYS, MEMBERS, MEMBERS),
     ANY_TYPE,
-).flatmap(any_case)
+)
 START = [
     [b"ZADD", b"a", b"1", b"a", b"2", b"b", b"2.5", b"c", b"3", b"d"],
     [b"ZADD", b"b", b"1", LONG, b"2", b"b", b"0.1", b"c", b"-inf", b"e", b"-0", b""],
