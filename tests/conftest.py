@@ -15,6 +15,7 @@ from collections.abc import Generator, Iterator
 from typing import Final
 
 import pytest
+import redis
 from hypothesis import settings
 
 from tests.servers import TREE, MotoServer, PgBouncer, PostgresServer, RedisServer, Server, SwiftServer
@@ -36,6 +37,13 @@ settings.load_profile("redtier")
 def redis_server() -> Iterator[RedisServer]:
     with RedisServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """To ask it once more: a client costs as much to make as some ten requests."""
+    with redis_server.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from itertools import combinations, pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from proxy.errors import CommandError, ProtocolError
 from proxy.resp import (
@@ -302,14 +303,14 @@ LINES = st.text(st.sampled_from(list("ab \t\v\"'\\xnrt4fg1")), max_size=24).map(
 
 @settings(max_examples=500)
 @given(LINES)
-def test_a_line_is_split_as_redis_splits_it(redis_server: RedisServer, line: bytes) -> None:
-    with redis_server.client() as client:
-        client.delete("argv")
+def test_a_line_is_split_as_redis_splits_it(
+    redis_server: RedisServer, redis_client: Redis, line: bytes
+) -> None:
+    redis_client.delete("argv")
     with socket.create_connection(("127.0.0.1", redis_server.port), timeout=10) as connection:
         connection.sendall(b"RPUSH argv . " + line + b"\r\n")
         theirs = connection.recv(65536)
-    with redis_server.client() as client:
-        expected = [b"RPUSH", b"argv", *client.lrange("argv", 0, -1)]
+    expected = [b"RPUSH", b"argv", *redis_client.lrange("argv", 0, -1)]
     if theirs.startswith(b"-"):
         with pytest.raises(ProtocolError) as refused:
             split_inline(b"RPUSH argv . " + line)

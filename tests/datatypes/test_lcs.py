@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from proxy.datatypes.lcs import length, runs
-from tests.servers import RedisServer
 
 TEXTS = st.one_of(st.text("ab", max_size=30), st.text("abcd", max_size=70)).map(str.encode)
 
@@ -15,11 +15,10 @@ TEXTS = st.one_of(st.text("ab", max_size=30), st.text("abcd", max_size=70)).map(
 @given(TEXTS, TEXTS)
 @example(b"", b"a")
 @example(b"abcabc", b"acbacb")
-def test_the_runs_are_those_that_redis_finds(redis_server: RedisServer, a: bytes, b: bytes) -> None:
-    with redis_server.client() as client:
-        client.mset({"a": a, "b": b})
-        _, matches, _, size = client.execute_command("LCS", "a", "b", "IDX", "WITHMATCHLEN")
-        text = client.execute_command("LCS", "a", "b")
+def test_the_runs_are_those_that_redis_finds(redis_client: Redis, a: bytes, b: bytes) -> None:
+    redis_client.mset({"a": a, "b": b})
+    _, matches, _, size = redis_client.execute_command("LCS", "a", "b", "IDX", "WITHMATCHLEN")
+    text = redis_client.execute_command("LCS", "a", "b")
     found = runs(a, b)
     assert [(run.at_a, run.at_b, run.size) for run in found] == [
         (in_a[0], in_b[0], count) for in_a, in_b, count in matches

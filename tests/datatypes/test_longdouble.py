@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from redis import ResponseError
+from redis import Redis, ResponseError
 
 from proxy.datatypes.longdouble import add, parse, to_text
-from tests.servers import RedisServer
 
 DECIMAL = st.from_regex(
     rb"[+-]?([0-9]{1,25}\.?[0-9]{0,25}|\.[0-9]{1,25})([eE][+-]?[0-9]{1,4})?", fullmatch=True
@@ -46,14 +45,13 @@ def outcome(left: bytes, right: bytes) -> bytes:
 @example(b"-0.000000000000000005", b"0")
 @example(b"0.000000000000000005", b"0")
 @example(b"-1", b"1")
-def test_a_sum_has_the_digits_of_the_machine(redis_server: RedisServer, left: bytes, right: bytes) -> None:
-    with redis_server.client() as client:
-        client.set("f", left)
-        try:
-            client.execute_command("INCRBYFLOAT", "f", right)
-            expected = client.get("f")
-        except ResponseError as error:
-            expected = f"ERR {error}".encode()
+def test_a_sum_has_the_digits_of_the_machine(redis_client: Redis, left: bytes, right: bytes) -> None:
+    redis_client.set("f", left)
+    try:
+        redis_client.execute_command("INCRBYFLOAT", "f", right)
+        expected = redis_client.get("f")
+    except ResponseError as error:
+        expected = f"ERR {error}".encode()
     assert outcome(left, right) == expected
 
 
