@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
 from proxy.datatypes.lcs import length, runs
+
+pytestmark = pytest.mark.once  # it is not compiled
 
 TEXTS = st.one_of(st.text("ab", max_size=30), st.text("abcd", max_size=70)).map(str.encode)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis import Redis, ResponseError
 
 from proxy.datatypes.longdouble import add, parse, to_text
+
+pytestmark = pytest.mark.once  # it is not compiled
 
 DECIMAL = st.from_regex(
     rb"[+-]?([0-9]{1,25}\.?[0-9]{0,25}|\.[0-9]{1,25})([eE][+-]?[0-9]{1,4})?", fullmatch=True
