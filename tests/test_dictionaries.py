@@ -27,6 +27,8 @@ from proxy.verifying.walk import Tally, Walk
 from tests.chats import messages
 from tests.coldhomes import Gate, Tier, failing
 
+pytestmark = pytest.mark.once  # what trains them is not compiled
+
 BATCH = 200  # dictionary_samples
 
 

@@ -288,6 +288,7 @@ class TestRefusal:
         assert found == [OK, refused, refused, ZERO, refused, ONE, OK, ONE]
 
 
+@pytest.mark.once  # what moves keys is not compiled
 class TestMoves:
     @pytest.mark.parametrize(("source", "target"), PAIRS)
     def test_a_key_is_renamed(self, source: str, target: str, client: RawClient) -> None:

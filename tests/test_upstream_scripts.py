@@ -14,6 +14,8 @@ from tests.homes import toml, wait_for_homes
 from tests.rawclient import RawClient, mapping, tree
 from tests.servers import RedisServer, RedtierServer, wait_until
 
+pytestmark = pytest.mark.once  # what sends them there is not compiled
+
 OK = b"+OK\r\n"
 PREFIXES = {"": "memory", "note:": "sqlite", "far:": "redis", "other:": "second"}
 LIBRARY = """#!lua name=lib

@@ -24,6 +24,8 @@ from tests.faultproxy import FaultProxy
 from tests.homes import PREFIXES, Options, config, wait_for_homes
 from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer
 
+pytestmark = pytest.mark.once  # what walks over all backends is not compiled
+
 EACH: Final = 60  # keys of each kind of backend
 KEYS: Final = {b"%s%d" % (prefix.encode(), n) for prefix in PREFIXES.values() for n in range(EACH)} | {
     b"other"

@@ -16,6 +16,8 @@ from tests.sentinels import SERVICE, SentinelServer, Watched
 from tests.servers import RedisServer, eventually, free_port
 from tests.upstreams import DOWN, LOST, Connect, send
 
+pytestmark = pytest.mark.once  # it is not compiled
+
 # Who is believed
 
 

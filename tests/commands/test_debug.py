@@ -14,6 +14,8 @@ from tests.commands.test_latency import CONFIG
 from tests.rawclient import RawClient, mapping, tree
 from tests.servers import RedisServer, RedtierServer, wait_until
 
+pytestmark = pytest.mark.once  # it is not compiled
+
 
 @pytest.fixture(scope="module")
 def redtier() -> Iterator[RedtierServer]:

@@ -15,6 +15,8 @@ from tests.copies import Copies
 from tests.homes import toml
 from tests.servers import PostgresServer, RedtierServer, free_port, wait_until
 
+pytestmark = pytest.mark.once  # what trains dictionaries is not compiled
+
 COUNT = 300  # keys of a test
 SAMPLES = 200
 

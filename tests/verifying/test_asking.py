@@ -15,6 +15,8 @@ from tests.homes import config, wait_for_homes
 from tests.s3 import place
 from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer
 
+pytestmark = pytest.mark.once  # what verifies is not compiled
+
 TABLE = "redtier_asking"
 TEXT = "words " * 50
 
