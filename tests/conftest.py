@@ -70,6 +70,11 @@ def s3_swift() -> Iterator[SwiftServer]:
         yield server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may take longest comes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: -max((mark.args[0] for mark in item.iter_markers("timeout")), default=0))
+
+
 def pytest_collection_finish() -> None:
     """What was collected is there to the end: the garbage collector need not go through it time and again."""
     gc.collect()
