@@ -10,7 +10,7 @@ import pytest
 from tests import s3
 from tests.faultproxy import Direction, FaultProxy
 from tests.faults.load import Client, load
-from tests.homes import PREFIXES, config
+from tests.homes import PREFIXES, config, wait_for_homes
 from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer, eventually
 
 pytestmark = pytest.mark.once
@@ -23,6 +23,7 @@ def redtier(
     mortal_redis: RedisServer, mortal_postgres: PostgresServer, s3_moto: MotoServer
 ) -> Iterator[RedtierServer]:
     with RedtierServer(config(mortal_redis.url, mortal_postgres.url, s3.place(s3_moto))) as redtier:
+        wait_for_homes(redtier.port)
         yield redtier
 
 
