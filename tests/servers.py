@@ -385,7 +385,8 @@ class MotoServer(S3Server):
     access_key, secret_key = "moto", "moto"
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        script = str(ROOT / "tests" / "tools" / "s3_moto.py")
+        return [sys.executable, script, "-H", "127.0.0.1", "-p", str(self.port)]
 
     def ready(self) -> bool:
         return _answers(f"{self.url}/moto-api/")
