@@ -386,10 +386,10 @@ class MotoServer(S3Server):
 
     def command(self) -> list[str]:
         script = str(ROOT / "tests" / "tools" / "s3_moto.py")
-        return [sys.executable, script, "-H", "127.0.0.1", "-p", str(self.port)]
+        return [sys.executable, script, str(self.port)]
 
     def ready(self) -> bool:
-        return _answers(f"{self.url}/moto-api/")
+        return _answers(self.url)
 
 
 class SwiftServer(S3Server):

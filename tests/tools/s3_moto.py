@@ -1,19 +1,22 @@
-"""moto's S3 server, whose conditional writes and deletes are one step, as those of S3 are.
+"""moto's S3 alone, whose conditional writes and deletes are one step, as those of S3 are.
 
-    python s3_moto.py -H HOST -p PORT
+    python s3_moto.py PORT
 
-moto itself looks at the condition and then writes, in threads: of two writers both may win.
+moto looks at the condition and then writes, in threads: of two writers both may win.  Its own server has all
+services, and takes as long to find S3 among them as to answer.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from threading import Lock
 from typing import Final, ParamSpec, TypeVar
 
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from moto.s3.responses import S3Response
-from moto.server import main
+from werkzeug.serving import run_simple
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -30,7 +33,12 @@ def one_by_one(method: Callable[P, T]) -> Callable[P, T]:
     return alone
 
 
-if __name__ == "__main__":
+def main(port: str) -> None:
     S3Response.put_object = one_by_one(S3Response.put_object)  # type: ignore[method-assign]
     S3Response.delete_object = one_by_one(S3Response.delete_object)  # type: ignore[method-assign]
-    main()
+    app = create_backend_app("s3")
+    run_simple("127.0.0.1", int(port), app, threaded=True, request_handler=MotoRequestHandler)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
