@@ -30,6 +30,7 @@ ZSET: Final = 4
 HASH: Final = 5
 STREAM: Final = 6
 VOLATILE_HASH: Final = 7  # only of records: a hash that is gone when the last of its fields has expired
+CHUNKED_LIST: Final = 8  # only of records: the root of a list that is kept in chunks
 
 KIND_NAMES: Final = {
     STRING: "string",
@@ -39,7 +40,12 @@ KIND_NAMES: Final = {
     HASH: "hash",
     STREAM: "stream",
     VOLATILE_HASH: "hash",
+    CHUNKED_LIST: "list",
 }
+
+CHUNKED: Final = {LIST: CHUNKED_LIST}
+"""By data type, the kind of the records that are roots of chunks."""
+UNCHUNKED: Final = {kind: type for type, kind in CHUNKED.items()}
 
 
 class Block:
@@ -143,6 +149,13 @@ class Keyspace:
     @abstractmethod
     def edit(self, key: bytes) -> Entry | None:
         """The live entry, with its value, for changing it."""
+
+    def edit_part(self, key: bytes) -> Entry | None:
+        """As ``edit``, for who changes a part of a collection by one of its methods, before all else.
+
+        Chunks of it may not be loaded.
+        """
+        return self.edit(key)
 
     @abstractmethod
     def peek(self, key: bytes) -> Entry | None:

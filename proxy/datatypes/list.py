@@ -7,6 +7,9 @@ from the nearer end.
 
 Stored form: ``01``, then for each node its number of elements and its bytes, both variable-length integers,
 and its run.  A list of no more than one node is small.
+
+In chunks: each is a node's run.  The root is ``02``, then for each node its number of elements; twice its
+bytes, and one more for a chunk; and its run, or the chunk's id (8 bytes, highest first) and digest (32).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Final
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
-from proxy.datatypes.collection import Collection
+from proxy.datatypes.collection import Chunk, Collection, NeedChunks
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
 
@@ -29,15 +32,20 @@ PACK_MEAN: Final = 512  # elements that are larger on average are not packed: it
 # Bytes of memory, with the allocator's rounding.
 LIST_OVERHEAD: Final = 96  # a List with an empty run
 ITEM_OVERHEAD: Final = 48  # of a bytes object and its slot in a Python list
-PACKED_OVERHEAD: Final = 112  # a Node, its slot, and its run's object
-OPEN_OVERHEAD: Final = 144  # a Node, its slot, and its Python list
+PACKED_OVERHEAD: Final = 136  # a Node, its slot, and its run's object
+OPEN_OVERHEAD: Final = 168  # a Node, its slot, and its Python list
 
 FORMAT: Final = b"\x01"
+ROOT_FORMAT: Final = b"\x02"
+CHUNKS: Final = 256  # of a list, about, at most: those of longer ones are larger
 
 
 @mypyc_attr(acyclic=True)
-class Node:
-    """Elements that lie side by side: packed, or open as a Python list."""
+class Node(Chunk):
+    """Elements that lie side by side: packed, or open as a Python list.
+
+    One that is a chunk is packed.  If it is not loaded it has a count and a length, but no data.
+    """
 
     def __init__(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
         self.items: list[bytes] | None = items  # None: they are packed in ``data``
@@ -48,20 +56,24 @@ class Node:
     def size(self) -> int:
         """Bytes of memory."""
         if self.items is None:
-            return PACKED_OVERHEAD + len(self.data)
+            return PACKED_OVERHEAD + (self.length if self.id else len(self.data))
         return OPEN_OVERHEAD + self.payload + ITEM_OVERHEAD * self.count
 
     def keep(self) -> None:
         """Have it undone what is about to be done."""
         if UNDO.first(self):
             items = self.items
-            UNDO.step(self._restore, None if items is None else items[:], self.data, self.count, self.payload)
+            UNDO.step(
+                self._restore,
+                *(None if items is None else items[:], self.data, self.count, self.payload, self.id),
+            )
 
-    def _restore(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
+    def _restore(self, items: list[bytes] | None, data: bytes, count: int, payload: int, id: int) -> None:
         self.items = items
         self.data = data
         self.count = count
         self.payload = payload
+        self.id = id
 
     def open(self) -> list[bytes]:
         if UNDO.open:
@@ -71,6 +83,7 @@ class Node:
             items = self.items = packed.take(self.data, 0, self.count)
             self.data = b""
             self.payload = total(items)
+            self.id = 0
         return items
 
     def close(self) -> None:
@@ -81,6 +94,14 @@ class Node:
                 self.keep()
             self.data = packed.pack(items)
             self.items = None
+
+    @property
+    def away(self) -> bool:
+        """Whether it is a chunk that is not loaded."""
+        return self.id != 0 and not self.data
+
+    def raw(self) -> bytes:
+        return self.data
 
     def copy(self) -> Node:
         items = self.items
@@ -224,6 +245,8 @@ class List(Collection):
             self._close(last)
 
     def pop_left(self) -> bytes:
+        if self.chunked:
+            self.need(0, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -253,6 +276,8 @@ class List(Collection):
         return item
 
     def pop_right(self) -> bytes:
+        if self.chunked:
+            self.need(self.count - 1, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -294,6 +319,8 @@ class List(Collection):
         nodes = self._nodes
         if nodes is None:
             return packed.take(self._run, packed.skip(self._run, 0, first), count)
+        if self.chunked:
+            self.need(first, count)
         found: list[bytes] = []
         number, first = self._locate(first)
         while count > 0:
@@ -311,6 +338,7 @@ class List(Collection):
         A rank of -1 begins with the last one, and goes on to the left.  Only ``depth`` elements are looked
         at (0: all).
         """
+        self.whole()
         found: list[int] = []
         nodes = self._nodes if self._nodes is not None else [Node(None, self._run, self.count, 0)]
         backwards = rank < 0
@@ -339,6 +367,8 @@ class List(Collection):
     # Changes within
 
     def set(self, index: int, item: bytes) -> None:
+        if self.chunked:
+            self.need(index, 1)
         if UNDO.open:
             self._keep()
         self._spread()
@@ -371,6 +401,7 @@ class List(Collection):
 
     def remove(self, item: bytes, count: int) -> int:
         """Take out ``item``, so many times (negative: from the right; 0: all); how many there were."""
+        self.whole()
         if UNDO.open:
             self._keep()
         backwards = count < 0
@@ -392,6 +423,8 @@ class List(Collection):
 
     def trim(self, first: int, count: int) -> None:
         """Keep ``count`` elements from ``first`` on."""
+        if self.chunked and count:
+            self._need_cuts(first, count)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -429,6 +462,7 @@ class List(Collection):
     # The whole
 
     def copy(self) -> List:
+        self.whole()
         other = List()
         other.size = self.size
         other.count = self.count
@@ -445,6 +479,7 @@ class List(Collection):
         return bool(nodes)
 
     def pack(self) -> bytes:
+        self.whole()
         parts = [FORMAT]
         for node in self._nodes if self._nodes is not None else [Node(None, self._run, self.count, 0)]:
             run = node.run()
@@ -471,6 +506,184 @@ class List(Collection):
         made._nodes = nodes
         made._settle()
         return made
+
+    # Chunks
+
+    def chunkable(self) -> bool:
+        return True
+
+    def whole(self) -> None:
+        if self.chunked:
+            self.need(0, self.count)
+
+    def need(self, first: int, count: int) -> None:
+        """Raise NeedChunks unless ``count`` elements from ``first`` on are loaded."""
+        nodes = self._nodes
+        if not self.chunked or nodes is None or count <= 0:
+            return
+        number, place = self._locate(first)
+        left = count + place
+        missing: list[Node] = []
+        while left > 0:
+            node = nodes[number]
+            if node.away:
+                missing.append(node)
+            left -= node.count
+            number += 1
+        if missing:
+            raise NeedChunks(self, missing)
+
+    def _need_cuts(self, first: int, count: int) -> None:
+        """Raise NeedChunks unless the nodes are loaded of which ``trim`` keeps a part."""
+        nodes = self._nodes
+        if nodes is None:
+            return
+        missing: list[Node] = []
+        number, place = self._locate(first)
+        if place and nodes[number].away:
+            missing.append(nodes[number])
+        last, place = self._locate(first + count - 1)
+        if place < nodes[last].count - 1 and nodes[last].away and nodes[last] not in missing:
+            missing.append(nodes[last])
+        if missing:
+            raise NeedChunks(self, missing)
+
+    def chunks(self) -> list[Chunk]:
+        found: list[Chunk] = []
+        if self.chunked and self._nodes is not None:
+            found += [node for node in self._nodes if node.id]
+        return found
+
+    def unchunked(self) -> int:
+        size = self.size
+        if self.chunked and self._nodes is not None:
+            for node in self._nodes:
+                if node.id:
+                    size -= node.size()
+        return size
+
+    def divide(self, size: int) -> list[Chunk]:
+        """As ``Collection.divide``.  What is pushed and popped next stays at the ends, in the root."""
+        nodes = self._spread()
+        lengths = [node.length if node.id else len(node.run()) for node in nodes]
+        size = max(size, sum(lengths) // CHUNKS)
+        made: list[Node] = []
+        new: list[Chunk] = []
+        at = 0
+        while at < len(nodes):
+            if nodes[at].id:
+                made.append(nodes[at])
+                at += 1
+                continue
+            end = at
+            while end < len(nodes) and not nodes[end].id:
+                end += 1
+            self._divide_run(nodes[at:end], lengths[at:end], size, at == 0, end == len(nodes), made, new)
+            at = end
+        self.chunked = self.chunked or bool(new)
+        self._nodes = made
+        self.size = LIST_OVERHEAD
+        for node in made:
+            self.size += node.size()
+        return new
+
+    def _divide_run(
+        self,
+        nodes: list[Node],
+        lengths: list[int],
+        size: int,
+        first: bool,
+        last: bool,
+        made: list[Node],
+        new: list[Chunk],
+    ) -> None:
+        """Divide nodes that lie side by side, and are in no chunk, of which these are the bytes."""
+        begin, end = 0, len(nodes)
+        kept = (
+            size // 2 if first or last else 0
+        )  # bytes at an open end, from which it grows to three times that
+        left = sum(lengths)
+        if left <= 3 * kept or left < size // 4:
+            made += nodes
+            return
+        if last:
+            spare = 0
+            while spare < kept:
+                end -= 1
+                spare += lengths[end]
+        else:
+            spare = 0
+            while spare < kept:
+                spare += lengths[begin]
+                begin += 1
+        made += nodes[:begin]
+        while begin < end:
+            stop, length = begin, 0
+            while stop < end and length < size:
+                length += lengths[stop]
+                stop += 1
+            chunk = nodes[begin]
+            if stop - begin > 1 or chunk.items is not None:
+                run = b"".join([node.run() for node in nodes[begin:stop]])
+                chunk = Node(None, run, sum([node.count for node in nodes[begin:stop]]), 0)
+            chunk.length = length
+            made.append(chunk)
+            new.append(chunk)
+            begin = stop
+        made += nodes[end:]
+
+    def pack_root(self) -> bytes:
+        parts = [ROOT_FORMAT]
+        assert self._nodes is not None
+        for node in self._nodes:
+            parts.append(head(node.count))
+            if node.id:
+                parts += [head(2 * node.length + 1), node.id.to_bytes(8, "big"), node.digest]
+            else:
+                run = node.run()
+                parts += [head(2 * len(run)), run]
+        return b"".join(parts)
+
+    @classmethod
+    def unpack_root(cls, raw: bytes) -> List:
+        """The list of which this is the root; ValueError for a form that is not known."""
+        if not raw.startswith(ROOT_FORMAT):
+            raise ValueError("a list of a later version")
+        made = List()
+        made.chunked = True
+        nodes: list[Node] = []
+        at: i64 = len(ROOT_FORMAT)
+        end: i64 = len(raw)
+        while at < end:
+            count, at = packed.number(raw, at)
+            length, at = packed.number(raw, at)
+            size = length >> 1
+            if length & 1:
+                node = Node(None, b"", count, 0)
+                node.id = int.from_bytes(raw[at : at + 8], "big")
+                node.digest = raw[at + 8 : at + 40]
+                node.length = size
+                at += 40
+            else:
+                node = Node(None, raw[at : at + size], count, 0)
+                at += size
+            nodes.append(node)
+            made.count += count
+            made.size += node.size()
+        made._nodes = nodes
+        return made
+
+    def fill(self, chunk: Chunk, raw: bytes) -> None:
+        assert isinstance(chunk, Node)
+        if len(raw) != chunk.length or not raw or packed.skip(raw, 0, chunk.count) != len(raw):
+            raise ValueError(f"{len(raw)} bytes where {chunk.count} elements belong")
+        if chunk.id:  # else it was removed, and opened before that
+            chunk.data = raw
+
+    def detach(self) -> None:
+        self.chunked = False
+        for node in self._nodes or []:
+            node.id = 0
 
     def _keep(self) -> None:
         """Have it undone what is about to be done, but for what nodes, and who moves them, see to."""
@@ -518,7 +731,9 @@ class List(Collection):
         """Be a small list again, where it has become one."""
         nodes = self._nodes
         assert nodes is not None
-        if len(nodes) > 1 and self.count > SMALL_ITEMS // 2:  # not to and fro with each push
+        if self.chunked or (
+            len(nodes) > 1 and self.count > SMALL_ITEMS // 2
+        ):  # not to and fro with each push
             return
         if self.count <= SMALL_ITEMS and self.size < SMALL_BYTES + ITEM_OVERHEAD * SMALL_ITEMS:
             run = b"".join([node.run() for node in nodes])

@@ -1,0 +1,160 @@
+"""Collections in chunks: sealed and verified piece by piece, so that a change costs what it touches.
+
+Above ``chunk_over`` a collection's record is its *root*: what is likely to be changed next, as it is, and
+for all else the id and the SHA-256 of each chunk.  The root is sealed as any record, so its digest vouches
+for the chunks too; these have no digest of their own.  A chunk is never changed: whoever changes what is in
+it stores another, in the same commit as the root that names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import zstandard
+
+from backends.base import ABSENT, Chunks, Key
+from backends.codecs import Dictionaries as ById
+from backends.dictionaries import Dictionaries
+from backends.seal import IntegrityError, SealPolicy, seal, unseal
+from proxy.cells import Cell
+from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.values import to_record
+from proxy.keyspace import CHUNKED
+from proxy.lru import Entry
+
+# Bytes of chunks that are loaded, and held sealed, at once.
+PORTION: Final = 1 << 20
+# Of so many sealed bytes together the work is a worker thread's.
+LARGE: Final = 64 * 1024
+# The kind in the seals of chunks, which is never a record's.
+CHUNK_KIND: Final = 0
+
+
+class Sealed(NamedTuple):
+    """A value as it is to be stored."""
+
+    kind: int
+    expire_at: int
+    payload: bytes  # of the record
+    raw: bytes  # what that was made of
+    raw_size: int  # bytes of the whole value, its new chunks and its old ones too
+    new_size: int  # raw bytes that were sealed
+    chunks: Chunks | None
+
+
+class ToSeal:
+    """A changed value, which nobody changes until it is sealed; ``seal`` may run in any thread."""
+
+    def __init__(self, key: Key, entry: Entry, policy: SealPolicy) -> None:
+        self.key: Key = key
+        self.kind: int = entry.kind
+        self.value: object = entry.value
+        self.expire_at: int = entry.expire_at
+        self.policy: SealPolicy = policy
+        self.new: list[Chunk] | None = None  # None: it is not in chunks
+        self.gone: list[int] = []
+        self.chunk_policy: SealPolicy = policy
+
+    def seal(self) -> Sealed:
+        value = self.value
+        if self.new is None or not isinstance(value, Collection):
+            stored = to_record(self.kind, value, self.expire_at)
+            payload = seal(self.key.db, self.key.name, stored.kind, stored.raw, self.policy)
+            size = len(stored.raw)
+            return Sealed(stored.kind, stored.expire_at, payload, stored.raw, size, size, None)
+        new: list[tuple[int, bytes]] = []
+        new_size = 0
+        kind = CHUNKED[self.kind]
+        for chunk in self.new:
+            raw = chunk.raw()
+            sealed = seal(self.key.db, self.key.name, CHUNK_KIND, raw, self.chunk_policy)
+            chunk.digest = hashlib.sha256(sealed).digest()
+            new.append((chunk.id, sealed))
+            new_size += len(raw)
+        raw = value.pack_root()
+        payload = seal(self.key.db, self.key.name, kind, raw, self.policy)
+        size = len(raw)
+        new_size += size
+        for chunk in value.chunks():
+            size += chunk.length
+        return Sealed(kind, self.expire_at, payload, raw, size, new_size, Chunks(new, self.gone))
+
+
+def prepare(cell: Cell, entry: Entry, next_id: Callable[[], int]) -> ToSeal:
+    """What is to be stored of a cell's new value; to be called where nothing else can change it."""
+    policy = cell.policy
+    made = ToSeal(cell.key, entry, policy.seal)
+    value = entry.value
+    if not isinstance(value, Collection) or entry.kind not in CHUNKED:
+        return made
+    # Chunks that the store has, and are not known, would be left there: so the first write of a key has none.
+    known = cell.chunks is not None and not cell.blind and cell.token != ABSENT
+    if not known or not policy.chunk_over or _fits(value, policy.chunk_over):
+        value.detach()
+        return made
+    made.new = value.divide(policy.chunk_size)
+    for chunk in made.new:
+        chunk.id = next_id()
+    kept = {chunk.id for chunk in value.chunks()}
+    made.gone = [id for id in cell.chunks or [] if id not in kept]
+    made.chunk_policy = policy.chunk_seal()
+    return made
+
+
+def _fits(value: Collection, over: int) -> bool:
+    """Whether a value is to be stored in one piece; not to and fro with each change."""
+    if not value.chunked:
+        return value.size <= over
+    if value.size > over // 2:
+        return False
+    try:
+        value.whole()
+    except NeedChunks:
+        return False
+    return True
+
+
+async def fill(
+    key: Key, value: Collection, chunks: Sequence[Chunk], sealed: Sequence[bytes], dictionaries: Dictionaries
+) -> None:
+    """Verify chunks as they are stored, and give them to their collection.
+
+    Raises IntegrityError, and StoreError where a dictionary can't be read.
+    """
+    by_id: dict[int, zstandard.ZstdCompressionDict] = {}
+    for each in sealed:
+        by_id |= await dictionaries.of(each)
+    if sum(map(len, sealed)) < LARGE:
+        raws = _unseal(key, chunks, sealed, by_id)
+    else:
+        raws = await asyncio.get_running_loop().run_in_executor(None, _unseal, key, chunks, sealed, by_id)
+    for chunk, raw in zip(chunks, raws, strict=True):
+        try:
+            value.fill(chunk, raw)
+        except ValueError as error:
+            raise IntegrityError(f"chunk {chunk.id}: {error}") from None
+
+
+def _unseal(key: Key, chunks: Sequence[Chunk], sealed: Sequence[bytes], by_id: ById) -> list[bytes]:
+    raws: list[bytes] = []
+    for chunk, each in zip(chunks, sealed, strict=True):
+        if hashlib.sha256(each).digest() != chunk.digest:
+            raise IntegrityError(f"the digest of chunk {chunk.id} does not match")
+        raws.append(unseal(key.db, key.name, CHUNK_KIND, each, chunk.length, by_id))
+    return raws
+
+
+def portions(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Chunks that are to be loaded together."""
+    found: list[list[Chunk]] = []
+    size = PORTION
+    for chunk in chunks:
+        if size >= PORTION:
+            found.append([])
+            size = 0
+        found[-1].append(chunk)
+        size += chunk.length
+    return found
