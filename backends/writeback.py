@@ -460,7 +460,7 @@ class WriteBackStore(Store):
         return await self.inner.url(record, seconds)
 
     async def load_chunks(self, wanted: Sequence[tuple[Key, int]]) -> list[bytes | None]:
-        return await self._inner.load_chunks(wanted)
+        return await self.inner.load_chunks(wanted)
 
     def figures(self) -> dict[str, int]:
         return self.inner.figures()

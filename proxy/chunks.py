@@ -95,9 +95,12 @@ def prepare(cell: Cell, entry: Entry, next_id: Callable[[], int]) -> ToSeal:
     if not known or not policy.chunk_over or _fits(value, policy.chunk_over):
         value.detach()
         return made
-    made.new = value.divide(policy.chunk_size)
-    for chunk in made.new:
+    new = value.divide(policy.chunk_size)
+    if not value.chunked:
+        return made
+    for chunk in new:
         chunk.id = next_id()
+    made.new = new
     kept = {chunk.id for chunk in value.chunks()}
     made.gone = [id for id in cell.chunks or [] if id not in kept]
     made.chunk_policy = policy.chunk_seal()
