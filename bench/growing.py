@@ -35,7 +35,11 @@ COMMANDS: Final = {
     "XADD": ["xadd", "stream:__rand_int__", "*", "message", MESSAGE],
     "XREVRANGE COUNT 50": ["xrevrange", "stream:__rand_int__", "+", "-", "COUNT", "50"],
 }
-WAYS: Final = {"": {}, "cache off": {"cache": False}, "in one piece": {"chunk_over": 0}}
+WAYS: Final[dict[str, dict[str, object]]] = {
+    "": {},
+    "cache off": {"cache": False},
+    "in one piece": {"chunk_over": 0},
+}
 REQUESTS: Final = {"": 5000, "cache off": 3000, "in one piece": 60}
 PART: Final = 100  # messages of one request that fills
 

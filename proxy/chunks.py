@@ -15,22 +15,37 @@ from typing import Final, NamedTuple
 
 import zstandard
 
-from backends.base import ABSENT, Chunks, Key
+from backends.base import ABSENT, Chunks, Key, Record, Store
 from backends.codecs import Dictionaries as ById
 from backends.dictionaries import Dictionaries
 from backends.seal import IntegrityError, SealPolicy, seal, unseal
 from proxy.cells import Cell
 from proxy.datatypes.collection import Chunk, Collection, NeedChunks
 from proxy.datatypes.values import to_record
-from proxy.keyspace import CHUNKED
+from proxy.keyspace import CHUNK, CHUNKED
 from proxy.lru import Entry
 
 # Bytes of chunks that are loaded, and held sealed, at once.
 PORTION: Final = 1 << 20
 # Of so many sealed bytes together the work is a worker thread's.
 LARGE: Final = 64 * 1024
-# The kind in the seals of chunks, which is never a record's.
-CHUNK_KIND: Final = 0
+
+
+class DamagedChunk(IntegrityError):
+    """A chunk is missing, or not what its root says; ``payload`` is what there is of it."""
+
+    def __init__(self, chunk: Chunk, payload: bytes | None, reason: str) -> None:
+        super().__init__(f"chunk {chunk.id}: {reason}")
+        self.id: int = chunk.id
+        self.length: int = chunk.length
+        self.payload: bytes | None = payload
+
+    async def keep_aside(self, store: Store, key: Key) -> None:
+        """Put it in quarantine.  Raises StoreError."""
+        payload = self.payload
+        if payload is not None:
+            record = Record(payload, CHUNK, self.id, 0, self.length, len(payload))
+            await store.quarantine(key, record, str(self))
 
 
 class Sealed(NamedTuple):
@@ -70,7 +85,7 @@ class ToSeal:
         kind = CHUNKED[self.kind]
         for chunk in self.new:
             raw = chunk.raw()
-            sealed = seal(self.key.db, self.key.name, CHUNK_KIND, raw, self.chunk_policy)
+            sealed = seal(self.key.db, self.key.name, CHUNK, raw, self.chunk_policy)
             chunk.digest = hashlib.sha256(sealed).digest()
             new.append((chunk.id, sealed))
             new_size += len(raw)
@@ -125,28 +140,34 @@ async def fill(
 ) -> None:
     """Verify chunks as they are stored, and give them to their collection.
 
-    Raises IntegrityError, and StoreError where a dictionary can't be read.
+    Raises DamagedChunk, and StoreError where a dictionary can't be read.
     """
     by_id: dict[int, zstandard.ZstdCompressionDict] = {}
-    for each in sealed:
-        by_id |= await dictionaries.of(each)
+    for chunk, payload in zip(chunks, sealed, strict=True):
+        try:
+            by_id |= await dictionaries.of(payload)
+        except IntegrityError as damage:
+            raise DamagedChunk(chunk, payload, str(damage)) from None
     if sum(map(len, sealed)) < LARGE:
         raws = _unseal(key, chunks, sealed, by_id)
     else:
         raws = await asyncio.get_running_loop().run_in_executor(None, _unseal, key, chunks, sealed, by_id)
-    for chunk, raw in zip(chunks, raws, strict=True):
+    for chunk, payload, raw in zip(chunks, sealed, raws, strict=True):
         try:
             value.fill(chunk, raw)
         except ValueError as error:
-            raise IntegrityError(f"chunk {chunk.id}: {error}") from None
+            raise DamagedChunk(chunk, payload, str(error)) from None
 
 
 def _unseal(key: Key, chunks: Sequence[Chunk], sealed: Sequence[bytes], by_id: ById) -> list[bytes]:
     raws: list[bytes] = []
-    for chunk, each in zip(chunks, sealed, strict=True):
-        if hashlib.sha256(each).digest() != chunk.digest:
-            raise IntegrityError(f"the digest of chunk {chunk.id} does not match")
-        raws.append(unseal(key.db, key.name, CHUNK_KIND, each, chunk.length, by_id))
+    for chunk, payload in zip(chunks, sealed, strict=True):
+        if hashlib.sha256(payload).digest() != chunk.digest:
+            raise DamagedChunk(chunk, payload, "the digest does not match")
+        try:
+            raws.append(unseal(key.db, key.name, CHUNK, payload, chunk.length, by_id))
+        except IntegrityError as damage:
+            raise DamagedChunk(chunk, payload, str(damage)) from None
     return raws
 
 

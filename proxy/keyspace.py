@@ -23,6 +23,7 @@ from proxy.lru import Entry
 DATABASES: Final = 16
 
 # Data types.  The numbers stand in stored records: they are never reused.
+CHUNK: Final = 0  # only of seals: a piece of a collection
 STRING: Final = 1
 LIST: Final = 2
 SET: Final = 3
@@ -33,6 +34,7 @@ VOLATILE_HASH: Final = 7  # only of records: a hash that is gone when the last o
 CHUNKED_LIST: Final = 8  # only of records: the root of a list that is kept in chunks
 
 KIND_NAMES: Final = {
+    CHUNK: "chunk",
     STRING: "string",
     LIST: "list",
     SET: "set",

@@ -66,7 +66,7 @@ from proxy.cells import (
     Step,
     WorkingSet,
 )
-from proxy.chunks import Sealed, fill, portions, prepare
+from proxy.chunks import DamagedChunk, Sealed, fill, portions, prepare
 from proxy.clock import Clock
 from proxy.datatypes.collection import Chunk, Collection, NeedChunks
 from proxy.datatypes.values import from_record
@@ -323,19 +323,17 @@ class Tier(Home):
                     cell.forget()
                     self._load(cell, VALUE)
                     return
-        except IntegrityError as damage:
-            self.damaged += 1
-            log.error("%s: the value of %r is damaged: %s", self.name, cell.key.name, damage)
-            cell.damage = errors.integrity(cell.key.name, str(damage)).text
+        except DamagedChunk as damage:
+            await self._quarantine_chunk(cell, damage)
         except Exception as failure:
             self._load_failed(cell, failure)
-            return
-        self._cell_ready(cell, VALUE)
+        else:
+            self._cell_ready(cell, VALUE)
 
     async def _fill(self, cell: Cell, value: Collection, chunks: Sequence[Chunk]) -> bool:
         """Load and verify chunks; false if the key was changed and has them no more.
 
-        Raises IntegrityError and StoreError.
+        Raises DamagedChunk and StoreError.
         """
         loop = asyncio.get_running_loop()
         loads: list[asyncio.Future[bytes | None]] = []
@@ -348,10 +346,23 @@ class Tier(Home):
                 [(_, token)] = await self.store.load([cell.key], Want.META)
                 if token != cell.token:
                     return False
-                raise IntegrityError(f"chunk {chunk.id} is missing")
+                raise DamagedChunk(chunk, None, "it is missing")
             sealed.append(payload)
         await fill(cell.key, value, chunks, sealed, self.dictionaries)
         return True
+
+    async def _quarantine_chunk(self, cell: Cell, damage: DamagedChunk) -> None:
+        try:
+            await damage.keep_aside(self.store, cell.key)
+            record, token = await self.store.stored(cell.key)
+        except Exception as error:
+            self._load_failed(cell, error)
+            return
+        if record is not None and token == cell.token:
+            await self._quarantine(cell, record, str(damage))
+        else:  # it was overwritten meanwhile
+            cell.forget()
+            self._load(cell, VALUE)
 
     async def _quarantine(self, cell: Cell, record: Record, reason: str) -> None:
         """A record is damaged: keep a copy aside before anyone can overwrite it, then say so."""
