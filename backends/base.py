@@ -74,7 +74,7 @@ class Chunks(NamedTuple):
     gone: Sequence[int]
 
 
-CHUNKED_KINDS: Final = frozenset({8})
+CHUNKED_KINDS: Final = frozenset({8, 9})
 """The kinds of records that have chunks; part of a store's layout."""
 
 

@@ -32,6 +32,7 @@ HASH: Final = 5
 STREAM: Final = 6
 VOLATILE_HASH: Final = 7  # only of records: a hash that is gone when the last of its fields has expired
 CHUNKED_LIST: Final = 8  # only of records: the root of a list that is kept in chunks
+CHUNKED_STREAM: Final = 9  # the same of a stream
 
 KIND_NAMES: Final = {
     CHUNK: "chunk",
@@ -43,9 +44,10 @@ KIND_NAMES: Final = {
     STREAM: "stream",
     VOLATILE_HASH: "hash",
     CHUNKED_LIST: "list",
+    CHUNKED_STREAM: "stream",
 }
 
-CHUNKED: Final = {LIST: CHUNKED_LIST}
+CHUNKED: Final = {LIST: CHUNKED_LIST, STREAM: CHUNKED_STREAM}
 """By data type, the kind of the records that are roots of chunks."""
 UNCHUNKED: Final = {kind: type for type, kind in CHUNKED.items()}
 

@@ -204,7 +204,9 @@ async def test_two_proxies_push_to_one_list(client: redis.Redis, rows: Rows, sta
             clients[number // 10 % 2].lpop("list", 3)
     pushed = [b"from %d: %d" % (number % 2, number) for number in range(200)]
     for each in clients:
-        wait_until(lambda: each.lrange("list", 0, -1) == [*MESSAGES[60:], *pushed])  # once it has been told
+        wait_until(
+            lambda each=each: each.lrange("list", 0, -1) == [*MESSAGES[60:], *pushed]
+        )  # once it was told
 
 
 async def test_a_reader_whose_chunks_were_replaced_reads_anew(rows: Rows, stack: ExitStack) -> None:

@@ -19,6 +19,7 @@ from typing import Final
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
+from proxy.datatypes.chunking import chunk_size, plan
 from proxy.datatypes.collection import Chunk, Collection, NeedChunks
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
@@ -37,7 +38,6 @@ OPEN_OVERHEAD: Final = 168  # a Node, its slot, and its Python list
 
 FORMAT: Final = b"\x01"
 ROOT_FORMAT: Final = b"\x02"
-CHUNKS: Final = 256  # of a list, about, at most: those of longer ones are larger
 
 
 @mypyc_attr(acyclic=True)
@@ -159,6 +159,14 @@ def total(items: list[bytes]) -> int:
     for item in items:
         size += len(item)
     return size
+
+
+def _joined(nodes: list[Node]) -> Node:
+    """One packed node of the elements of several, to be a chunk."""
+    run = b"".join([node.run() for node in nodes])
+    node = Node(None, run, sum([node.count for node in nodes]), 0)
+    node.length = len(run)
+    return node
 
 
 @mypyc_attr(acyclic=True)
@@ -563,74 +571,31 @@ class List(Collection):
         return size
 
     def divide(self, size: int) -> list[Chunk]:
-        """As ``Collection.divide``.  What is pushed and popped next stays at the ends, in the root."""
         nodes = self._spread()
-        lengths = [node.length if node.id else len(node.run()) for node in nodes]
-        size = max(size, sum(lengths) // CHUNKS)
+        lengths = [node.length if node.id else node.payload + node.count + len(node.data) for node in nodes]
+        size = chunk_size(size, sum(lengths))
         made: list[Node] = []
         new: list[Chunk] = []
+        done = 0  # nodes that are in ``made``
         at = 0
         while at < len(nodes):
-            if nodes[at].id:
-                made.append(nodes[at])
-                at += 1
-                continue
             end = at
             while end < len(nodes) and not nodes[end].id:
                 end += 1
-            self._divide_run(nodes[at:end], lengths[at:end], size, at == 0, end == len(nodes), made, new)
-            at = end
-        self.chunked = self.chunked or bool(new)
-        self._nodes = made
-        self.size = LIST_OVERHEAD
-        for node in made:
-            self.size += node.size()
+            for begin, stop in plan(lengths[at:end], size, at == 0, end == len(nodes)):
+                made += nodes[done : at + begin]
+                chunk = _joined(nodes[at + begin : at + stop])
+                made.append(chunk)
+                new.append(chunk)
+                done = at + stop
+            at = end + 1
+        if new:
+            self.chunked = True
+            self._nodes = made + nodes[done:]
+            self.size = LIST_OVERHEAD
+            for node in self._nodes:
+                self.size += node.size()
         return new
-
-    def _divide_run(
-        self,
-        nodes: list[Node],
-        lengths: list[int],
-        size: int,
-        first: bool,
-        last: bool,
-        made: list[Node],
-        new: list[Chunk],
-    ) -> None:
-        """Divide nodes that lie side by side, and are in no chunk, of which these are the bytes."""
-        begin, end = 0, len(nodes)
-        kept = (
-            size // 2 if first or last else 0
-        )  # bytes at an open end, from which it grows to three times that
-        left = sum(lengths)
-        if left <= 3 * kept or left < size // 4:
-            made += nodes
-            return
-        if last:
-            spare = 0
-            while spare < kept:
-                end -= 1
-                spare += lengths[end]
-        else:
-            spare = 0
-            while spare < kept:
-                spare += lengths[begin]
-                begin += 1
-        made += nodes[:begin]
-        while begin < end:
-            stop, length = begin, 0
-            while stop < end and length < size:
-                length += lengths[stop]
-                stop += 1
-            chunk = nodes[begin]
-            if stop - begin > 1 or chunk.items is not None:
-                run = b"".join([node.run() for node in nodes[begin:stop]])
-                chunk = Node(None, run, sum([node.count for node in nodes[begin:stop]]), 0)
-            chunk.length = length
-            made.append(chunk)
-            new.append(chunk)
-            begin = stop
-        made += nodes[end:]
 
     def pack_root(self) -> bytes:
         parts = [ROOT_FORMAT]

@@ -13,8 +13,9 @@ import msgspec
 from mypy_extensions import mypyc_attr
 
 from proxy.datatypes import streamid
-from proxy.datatypes.collection import Collection
-from proxy.datatypes.streamblock import BLOCK_OVERHEAD, ENTRIES_MAX, ROW, Block, Item, begin_block
+from proxy.datatypes.chunking import chunk_size, plan
+from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.streamblock import BLOCK_OVERHEAD, ENTRIES_MAX, ROW, Block, Item, Shelf, begin_block
 from proxy.datatypes.streamgroup import (
     CONSUMER_OVERHEAD,
     DELIVERY_OVERHEAD,
@@ -30,6 +31,8 @@ STREAM_OVERHEAD: Final = 450  # bytes of memory, measured on 64-bit CPython
 
 # Shapes of the packed form.  They stand in stored records: they are never reused.
 BLOCKS: Final = 1
+ROOT: Final = 2
+BLOCK_PARTS: Final = 8
 
 
 @mypyc_attr(acyclic=True)
@@ -57,11 +60,14 @@ class Stream(Collection):
     @property
     def blocks(self) -> int:
         """How many there are: the nodes of Redis' radix tree that hold entries."""
-        return len(self._blocks)
+        return len(self._blocks) + sum([b.shelf.blocks - 1 for b in self._blocks if b.shelf and b.shelf.away])
 
     def first(self) -> bytes:
         """The id of the first entry, 0-0 if there is none."""
         for block in self._blocks:
+            shelf = block.shelf
+            if shelf is not None and shelf.away and shelf.entries:
+                return shelf.head
             if block.index:  # one of which all has been trimmed may stand in front
                 return block.id(0)
         return streamid.FIRST
@@ -70,6 +76,9 @@ class Stream(Collection):
         """The id of the last entry, 0-0 if there is none."""
         for number in range(len(self._blocks) - 1, -1, -1):
             block = self._blocks[number]
+            shelf = block.shelf
+            if shelf is not None and shelf.away and shelf.entries:
+                return shelf.tail
             if block.index:
                 return block.id(block.count - 1)
         return streamid.FIRST
@@ -84,10 +93,13 @@ class Stream(Collection):
 
     def append(self, id: bytes, items: list[bytes]) -> None:
         """Add an entry whose id is larger than ``last``: fields and values in turns, at least one of each."""
+        block = self._blocks[-1] if self._blocks else None
+        if block is not None and block.away:
+            raise NeedChunks(self, [_shelf(block)])
         if UNDO.open:
             self._keep()
-        block = self._blocks[-1] if self._blocks else None
         if block is not None and block.takes(sum(map(len, items))):
+            self._take_off(block)
             self.size -= block.size
             block.append(id, items)
         else:
@@ -109,6 +121,8 @@ class Stream(Collection):
         """An entry's fields and values."""
         if not self._blocks:
             return None
+        if self.chunked:
+            self.need_ids([id])
         block = self._blocks[self._block(id)]
         number = block.find(id)
         found = number < block.count and block.id(number) == id
@@ -117,6 +131,8 @@ class Stream(Collection):
     def has(self, id: bytes) -> bool:
         if not self._blocks:
             return False
+        if self.chunked:
+            self.need_ids([id])
         block = self._blocks[self._block(id)]
         number = block.find(id)
         return number < block.count and block.id(number) == id
@@ -124,9 +140,16 @@ class Stream(Collection):
     def range(self, start: bytes, end: bytes, count: int = 0) -> list[Item]:
         """Entries from the id ``start`` to ``end``, both included; at most ``count``, unless it is 0."""
         found: list[Item] = []
+        if self.chunked:
+            self.need_range(start, end, count, False)
         number = self._block(start)
         while number < len(self._blocks):
             block = self._blocks[number]
+            if block.away:  # nothing of it is in the range
+                if block.first > end:
+                    break
+                number += 1
+                continue
             at, stop = block.find(start), block.find_after(end)
             if count:
                 stop = min(stop, at + count - len(found))
@@ -139,9 +162,16 @@ class Stream(Collection):
     def reverse_range(self, start: bytes, end: bytes, count: int = 0) -> list[Item]:
         """As ``range``, from the last one on."""
         found: list[Item] = []
+        if self.chunked:
+            self.need_range(start, end, count, True)
         number = self._block(end) if self._blocks else -1
         while number >= 0:
             block = self._blocks[number]
+            if block.away:  # as above
+                if block.last < start:
+                    break
+                number -= 1
+                continue
             at, stop = block.find(start), block.find_after(end)
             if count:
                 at = max(at, stop - count + len(found))
@@ -159,7 +189,12 @@ class Stream(Collection):
             return 0
         for number in range(self._block(following), len(self._blocks)):
             block = self._blocks[number]
-            counted += block.count - (0 if counted else block.find(following))
+            if block.away and block.first < following <= block.last:
+                raise NeedChunks(self, [_shelf(block)])
+            if not block.away:
+                counted += block.count - (0 if counted else block.find(following))
+            elif block.first >= following:
+                counted += block.count
             if enough and counted >= enough:
                 break
         return counted
@@ -172,6 +207,7 @@ class Stream(Collection):
             self._keep()
         at = self._block(id)
         block = self._blocks[at]
+        self._take_off(block)
         self.size -= block.size
         if block.count == 1:
             if UNDO.open:
@@ -190,30 +226,45 @@ class Stream(Collection):
 
         Whole blocks only, if ``approximate`` (as many as fit), and ``limit`` entries at most, unless it is 0.
         """
-        left = self.length
+        return self._cut(*self.plan_to(length, approximate, limit, 0))
+
+    def plan_to(self, length: int, approximate: bool, limit: int, more: int) -> tuple[int, int]:
+        """What ``trim_to`` lets go of once ``more`` entries were added: blocks, and entries of the next."""
+        left = self.length + more
         whole = part = 0
         for block in self._blocks:
-            if left <= length or (limit and self.length - left + block.count > limit):
+            if left <= length:
+                break
+            over = limit != 0 and self.length + more - left + block.count > limit
+            if block.away and (over or left - block.count < length):
+                raise NeedChunks(self, [_shelf(block)])
+            if over:
                 break
             if left - block.count < length:
                 part = 0 if approximate else left - length
                 break
             left -= block.count
             whole += 1
-        return self._cut(whole, part)
+        return whole, part
 
     def trim_before(self, id: bytes, approximate: bool, limit: int) -> int:
         """As ``trim_to``, of all entries with smaller ids."""
+        return self._cut(*self.plan_before(id, approximate, limit))
+
+    def plan_before(self, id: bytes, approximate: bool, limit: int) -> tuple[int, int]:
+        """As ``plan_to``."""
         gone = whole = part = 0
         for block in self._blocks:
+            if block.away and ((limit and gone + block.count > limit) or block.first < id <= block.last):
+                raise NeedChunks(self, [_shelf(block)])
             if limit and gone + block.count > limit:
                 break
             if block.last >= id:
-                part = 0 if approximate else block.find(id)
+                part = 0 if approximate or block.away else block.find(id)
                 break
             gone += block.count
             whole += 1
-        return self._cut(whole, part)
+        return whole, part
 
     def _cut(self, whole: int, part: int) -> int:
         """Let go of the first blocks, and of the first entries of the next one."""
@@ -221,6 +272,8 @@ class Stream(Collection):
             self._keep()
             self._keep_blocks(0, whole, 0)
         gone = part
+        for block in self._blocks[: whole + (1 if part else 0)]:
+            self._take_off(block)
         for block in self._blocks[:whole]:
             gone += block.count
             self.size -= block.size
@@ -372,6 +425,7 @@ class Stream(Collection):
     # The whole
 
     def copy(self) -> Stream:
+        self.whole()
         other = Stream()
         other.size = self.size
         other.length = self.length
@@ -416,21 +470,163 @@ class Stream(Collection):
           when it was last seen; and of what is pending the ids one after the other, the numbers of the
           consumers among those, the times (ms) and counts of delivery.
         """
-        blocks = [
-            (
-                block.first,
-                block.last,
-                block.deleted,
-                block.listpack,
-                block.fields,
-                block.index,
-                block.shift,
-                block.data,
-            )
-            for block in self._blocks
-        ]
+        self.whole()
+        blocks = [block.parts() for block in self._blocks]
         groups = [_pack_group(name, group) for name, group in self.groups.items()]
         return msgspec.msgpack.encode((BLOCKS, self.last, self.max_deleted, self.added, blocks, groups))
+
+    # Chunks
+
+    def chunkable(self) -> bool:
+        return True
+
+    def whole(self) -> None:
+        if self.chunked:
+            self._need([block for block in self._blocks if block.away])
+
+    def _need(self, blocks: list[Block]) -> None:
+        if blocks:
+            raise NeedChunks(self, [_shelf(block) for block in blocks])
+
+    def need_ids(self, ids: list[bytes]) -> None:
+        """Raise NeedChunks unless the entries with these ids are loaded, if there are any."""
+        if not self.chunked or not self._blocks:
+            return
+        missing: dict[int, Block] = {}
+        for id in ids:
+            number = self._block(id)
+            block = self._blocks[number]
+            if block.away and block.first <= id <= block.last:
+                missing[number] = block
+        self._need(list(missing.values()))
+
+    def need_range(self, start: bytes, end: bytes, count: int, reverse: bool) -> None:
+        """Raise NeedChunks unless all is loaded that ``range``, or ``reverse_range``, looks at."""
+        if not self.chunked:
+            return
+        missing: list[Block] = []
+        sure = 0  # entries that will be found
+        number = self._block(end if reverse else start)
+        while 0 <= number < len(self._blocks) and not (count and sure >= count):
+            block = self._blocks[number]
+            if (block.last < start) if reverse else (block.first > end):
+                break
+            if block.away and block.first <= end and block.last >= start:
+                missing.append(block)
+            if start <= block.first and block.last <= end:
+                sure += block.count
+            elif not block.away:
+                sure += block.find_after(end) - block.find(start)
+            number += -1 if reverse else 1
+        self._need(missing)
+
+    def _take_off(self, block: Block) -> None:
+        """A block is about to change, or to go: what was in one chunk with it is in none any more."""
+        shelf = block.shelf
+        if shelf is not None and shelf.id and not shelf.away:
+            if UNDO.open:
+                UNDO.step(shelf.restore, shelf.id)
+            shelf.id = 0
+
+    def chunks(self) -> list[Chunk]:
+        found: list[Chunk] = []
+        if self.chunked:
+            last: Shelf | None = None
+            for block in self._blocks:
+                if block.kept and block.shelf is not last:
+                    last = _shelf(block)
+                    found.append(last)
+        return found
+
+    def unchunked(self) -> int:
+        if not self.chunked:
+            return self.size
+        return self.size - sum([block.size for block in self._blocks if block.kept])
+
+    def divide(self, size: int) -> list[Chunk]:
+        blocks = self._blocks
+        lengths: list[int] = []
+        total = 0
+        for block in blocks:
+            lengths.append(len(block.fields) + len(block.index) + len(block.data))
+            total += lengths[-1] if not block.away else _shelf(block).length
+        size = chunk_size(size, total)
+        new: list[Chunk] = []
+        at = 0
+        while at < len(blocks):
+            end = at
+            while end < len(blocks) and not blocks[end].kept:
+                end += 1
+            for begin, stop in plan(lengths[at:end], size, at == 0, end == len(blocks)):
+                new.append(_shelve(blocks[at + begin : at + stop]))
+            at = end + 1
+        self.chunked = self.chunked or bool(new)
+        return new
+
+    def pack_root(self) -> bytes:
+        """As ``pack`` with ``ROOT``, and for a chunk, in place of its blocks: its id, digest, bytes, the
+        first and last id of its first and last block, the ids of its first and last entry, and numbers:
+        entries, blocks, bytes of memory.  A chunk is an array of blocks."""
+        pieces: list[object] = []
+        number = 0
+        while number < len(self._blocks):
+            block = self._blocks[number]
+            if not block.kept:
+                pieces.append(block.parts())
+                number += 1
+                continue
+            shelf = _shelf(block)
+            while number < len(self._blocks) and self._blocks[number].shelf is shelf:
+                number += 1
+            last = self._blocks[number - 1].last
+            pieces.append(
+                (
+                    *(shelf.id, shelf.digest, shelf.length, block.first, last),
+                    *(shelf.head, shelf.tail, shelf.entries, shelf.blocks, shelf.memory),
+                )
+            )
+        groups = [_pack_group(name, group) for name, group in self.groups.items()]
+        return msgspec.msgpack.encode((ROOT, self.last, self.max_deleted, self.added, pieces, groups))
+
+    def fill(self, chunk: Chunk, raw: bytes) -> None:
+        number = next((n for n, block in enumerate(self._blocks) if block.shelf is chunk and block.away), -1)
+        if number < 0:
+            return
+        shelf = _shelf(self._blocks[number])
+        blocks = [Block(*parts) for parts in msgspec.msgpack.decode(raw)]
+        if (len(blocks), sum([block.count for block in blocks])) != (shelf.blocks, shelf.entries):
+            raise ValueError(f"{len(blocks)} blocks where {shelf.blocks} belong, or not as many entries")
+        shelf.away = False
+        self.size -= shelf.memory
+        for block in blocks:
+            block.shelf = shelf
+            self.size += block.size
+        self._blocks[number : number + 1] = blocks
+        self._firsts[number : number + 1] = [block.first for block in blocks]
+
+    def detach(self) -> None:
+        self.chunked = False
+        for block in self._blocks:
+            block.shelf = None
+
+
+def _shelf(block: Block) -> Shelf:
+    assert block.shelf is not None
+    return block.shelf
+
+
+def _shelve(blocks: list[Block]) -> Shelf:
+    """Have blocks in a chunk of their own."""
+    entries = sum([block.count for block in blocks])
+    there = [block for block in blocks if block.count]
+    head = there[0].id(0) if there else blocks[0].first
+    tail = there[-1].id(there[-1].count - 1) if there else blocks[0].first
+    shelf = Shelf(head, tail, entries, len(blocks), sum([block.size for block in blocks]))
+    shelf.packed = msgspec.msgpack.encode([block.parts() for block in blocks])
+    shelf.length = len(shelf.packed)
+    for block in blocks:
+        block.shelf = shelf
+    return shelf
 
 
 def _pack_group(name: bytes, group: Group) -> tuple[object, ...]:
@@ -449,18 +645,28 @@ def _pack_group(name: bytes, group: Group) -> tuple[object, ...]:
 
 
 def unpack(raw: bytes) -> Stream:
+    return _unpack(raw, BLOCKS)
+
+
+def unpack_root(raw: bytes) -> Stream:
+    """The stream of which this is the root, without its chunks."""
+    return _unpack(raw, ROOT)
+
+
+def _unpack(raw: bytes, shape: int) -> Stream:
     # What msgspec makes of it is typed by what ``pack`` says.
     found: list[Any] = msgspec.msgpack.decode(raw)
-    if found[0] != BLOCKS:
+    if found[0] != shape:
         raise ValueError(f"a stream of shape {found[0]} is not known to this version")
     stream = Stream()
+    stream.chunked = shape == ROOT
     stream.last = found[1]
     stream.max_deleted = found[2]
     stream.added = found[3]
-    for first, last, deleted, listpack, fields, index, shift, data in found[4]:
-        block = Block(first, last, deleted, listpack, fields, index, shift, data)
+    for parts in found[4]:
+        block = Block(*parts) if len(parts) == BLOCK_PARTS else _away(*parts)
         stream._blocks.append(block)
-        stream._firsts.append(first)
+        stream._firsts.append(block.first)
         stream.length += block.count
         stream.size += block.size
     for name, last, entries_read, consumers, ids, owners, times, counts in found[5]:
@@ -470,3 +676,25 @@ def unpack(raw: bytes) -> Stream:
             id = ids[number * streamid.SIZE : (number + 1) * streamid.SIZE]
             stream.deliver(group, made[owner], id, times[number]).count = counts[number]
     return stream
+
+
+def _away(
+    id: int,
+    digest: bytes,
+    length: int,
+    first: bytes,
+    last: bytes,
+    head: bytes,
+    tail: bytes,
+    entries: int,
+    blocks: int,
+    memory: int,
+) -> Block:
+    """What stands for the blocks of a chunk until it is loaded."""
+    block = Block(first, last, 0, 0, b"", b"", 0, b"")
+    shelf = block.shelf = Shelf(head, tail, entries, blocks, memory)
+    shelf.id = id
+    shelf.digest = digest
+    shelf.length = length
+    shelf.away = True
+    return block

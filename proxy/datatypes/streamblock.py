@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed, streamid
+from proxy.datatypes.collection import Chunk
 from proxy.datatypes.set import integer
 from proxy.datatypes.undo import UNDO
 
@@ -32,11 +33,12 @@ OTHER: Final = b"\1"  # its fields and values, in turns
 
 _ROW: Final = struct.Struct(">16sI")
 
+Parts: TypeAlias = tuple[bytes, bytes, int, int, bytes, bytes, int, bytes]
 Item: TypeAlias = tuple[bytes, list[bytes]]
 """An entry: its id; its fields and values in turns."""
 
 # Bytes of memory, measured on 64-bit CPython: the block, its two ids, three byte strings, places in lists.
-BLOCK_OVERHEAD: Final = 360
+BLOCK_OVERHEAD: Final = 368
 
 
 def integer_size(number: i64) -> int:
@@ -71,10 +73,35 @@ def _signed(number: int) -> int:
 
 
 @mypyc_attr(acyclic=True)
+class Shelf(Chunk):
+    """Blocks that lie side by side, as a chunk.
+
+    While it is not loaded, one block stands for them, which knows ``first``, ``last``, ``count`` and
+    ``size``, and nothing else.
+    """
+
+    def __init__(self, head: bytes, tail: bytes, entries: int, blocks: int, memory: int) -> None:
+        self.head: bytes = head  # id of the first entry that is there
+        self.tail: bytes = tail  # id of the last one
+        self.entries: int = entries
+        self.blocks: int = blocks
+        self.memory: int = memory  # bytes
+        self.away: bool = False
+        self.packed: bytes = b""  # until it is stored
+
+    def raw(self) -> bytes:
+        packed, self.packed = self.packed, b""
+        return packed
+
+    def restore(self, id: int) -> None:
+        self.id = id
+
+
+@mypyc_attr(acyclic=True)
 class Block:
     """Entries in the order of their ids."""
 
-    __slots__ = ("data", "deleted", "fields", "first", "index", "last", "listpack", "shift")
+    __slots__ = ("data", "deleted", "fields", "first", "index", "last", "listpack", "shelf", "shift")
 
     def __init__(
         self,
@@ -95,19 +122,40 @@ class Block:
         self.index: bytes = index
         self.shift: int = shift  # bytes that are gone from the front of the data since the index was made
         self.data: bytes = data
+        self.shelf: Shelf | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether it stands for a chunk that is not loaded."""
+        return self.shelf is not None and self.shelf.away
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is in a chunk."""
+        return self.shelf is not None and self.shelf.id != 0
 
     @property
     def count(self) -> int:
         """Entries that are there."""
+        shelf = self.shelf
+        if shelf is not None and shelf.away:
+            return shelf.entries
         return len(self.index) // ROW
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
+        shelf = self.shelf
+        if shelf is not None and shelf.away:
+            return shelf.memory
         return BLOCK_OVERHEAD + len(self.fields) + len(self.index) + len(self.data)
 
     def copy(self) -> Block:
-        return Block(
+        return Block(*self.parts())
+
+    def parts(self) -> Parts:
+        """What it is made of."""
+        return (
             self.first,
             self.last,
             self.deleted,

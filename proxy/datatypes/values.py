@@ -16,7 +16,18 @@ from proxy.datatypes import stream
 from proxy.datatypes import zset as zsets
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.list import List
-from proxy.keyspace import CHUNKED_LIST, HASH, LIST, SET, STREAM, STRING, UNCHUNKED, VOLATILE_HASH, ZSET
+from proxy.keyspace import (
+    CHUNKED_LIST,
+    CHUNKED_STREAM,
+    HASH,
+    LIST,
+    SET,
+    STREAM,
+    STRING,
+    UNCHUNKED,
+    VOLATILE_HASH,
+    ZSET,
+)
 
 UNPACK: Final[dict[int, Callable[[bytes], Collection]]] = {
     HASH: hashes.unpack,
@@ -28,7 +39,10 @@ UNPACK: Final[dict[int, Callable[[bytes], Collection]]] = {
 """By kind, what makes a collection of its packed form."""
 
 
-UNPACK_ROOT: Final[dict[int, Callable[[bytes], Collection]]] = {CHUNKED_LIST: List.unpack_root}
+UNPACK_ROOT: Final[dict[int, Callable[[bytes], Collection]]] = {
+    CHUNKED_LIST: List.unpack_root,
+    CHUNKED_STREAM: stream.unpack_root,
+}
 """The same of roots."""
 
 
