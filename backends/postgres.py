@@ -315,7 +315,8 @@ class PostgresStore(Store):
     async def _check_rights(self, link: Link, wanted: Mapping[str, Sequence[str]]) -> None:
         needed = [(table, right) for table, rights in wanted.items() for right in rights]
         if not (await link.fetch(self._sql.usable, *zip(*needed, strict=True)))[0][0]:
-            grants = (f"{', '.join(rights)} on {table}" for table, rights in wanted.items())
+            tables = {**self._sql.rights, **self._sql.later_rights}
+            grants = (f"{', '.join(rights)} on {table}" for table, rights in tables.items())
             raise self._refusal(f"this user may not use its tables: grant {'; '.join(grants)}")
 
     def _unfit(self, group: Group) -> StoreError | None:

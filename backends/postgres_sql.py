@@ -233,12 +233,13 @@ class Statements:
 
 
 def _chunks(main: str, chunks: str, drop: str) -> str:
-    """The table of chunks, which go with their rows, whoever removes these."""
+    """The table of chunks, which go with their rows, and which who may write these may write too."""
     when = {
         "update": f"after update on {main} for each row"
         f" when (old.kind {_CHUNKED} and not new.kind {_CHUNKED})",
         "delete": f"after delete on {main} for each row when (old.kind {_CHUNKED})",
     }
+    literal, escaped = f"'{_escaped(main)}'", _escaped(chunks)
     triggers = "".join(
         f"""
             drop trigger if exists chunks_{event} on {main};
@@ -250,7 +251,15 @@ def _chunks(main: str, chunks: str, drop: str) -> str:
                 id bigint not null, db smallint not null, key bytea not null, value bytea not null,
                 primary key (db, key, id));
             alter table {chunks} alter value set storage external;
-            create or replace function {drop}() returns trigger language plpgsql
+            do $grant$ declare grantee text; begin
+                for grantee in select coalesce(quote_ident(r.rolname), 'public')
+                    from pg_class t, aclexplode(t.relacl) a left join pg_roles r on r.oid = a.grantee
+                    where t.oid = {literal}::regclass and a.privilege_type = 'INSERT'
+                loop
+                    execute 'grant select, insert, delete on {escaped} to ' || grantee;
+                end loop;
+            end $grant$;
+            create or replace function {drop}() returns trigger language plpgsql security definer
                 set search_path from current as $drop$
             begin
                 delete from {chunks} where db = old.db and key = old.key;
@@ -269,6 +278,11 @@ def _told(place: int) -> str:
 def _telling(change: str, place: int) -> str:
     """A statement that returns write ids, and sends messages as well."""
     return f"with done as ({change}) select write_id, told from done, ({_told(place)}) told"
+
+
+def _escaped(name: str) -> str:
+    """Within a literal."""
+    return name.replace("'", "''")
 
 
 def quoted(name: str) -> str:

@@ -359,3 +359,72 @@ async def test_what_reads_past_a_tier_reads_chunks_too(
     assert client.lrange("list", 0, -1) == MESSAGES
     assert client.rpush("list", b"more") == 301
     assert await rows.chunks()
+
+
+# --- streams ---
+
+
+def add(client: redis.Redis, key: str = "stream") -> list[tuple[bytes, dict[bytes, bytes]]]:
+    pipeline = client.pipeline(transaction=False)
+    for number, message in enumerate(MESSAGES, 1):
+        pipeline.xadd(key, {"message": message}, id=f"{number}-0")
+    pipeline.execute()
+    return [(b"%d-0" % number, {b"message": message}) for number, message in enumerate(MESSAGES, 1)]
+
+
+@pytest.fixture
+def streaming(rows: Rows, stack: ExitStack) -> redis.Redis:
+    return serve(rows, stack, {**CHUNKED, "cache": False})
+
+
+async def test_an_entry_is_added_and_the_last_are_read_without_what_is_before(
+    streaming: redis.Redis, rows: Rows
+) -> None:
+    entries = add(streaming)
+    before = await rows.chunks(b"stream")
+    assert len(before) > 3
+    await rows.sql("delete from {0}_chunks where id <> (select max(id) from {0}_chunks)")
+    streaming.xgroup_create("stream", "group", id="290-0")
+    streaming.xadd("stream", {"message": "more"}, id="301-0")
+    more = (b"301-0", {b"message": b"more"})
+    assert streaming.xrevrange("stream", count=5) == [more, *entries[:-5:-1]]
+    assert streaming.xrange("stream", min="298-0") == [*entries[-3:], more]
+    assert streaming.xread({"stream": "299-0"}) == {b"stream": [[entries[-1], more]]}
+    given = streaming.xreadgroup("group", "consumer", {"stream": ">"}, count=2)
+    assert given == {b"stream": [entries[290:292]]}
+    assert streaming.xack("stream", "group", "291-0") == 1
+    assert streaming.xlen("stream") == 301
+    assert streaming.xinfo_stream("stream")["last-generated-id"] == b"301-0"
+    assert streaming.xtrim("stream", minid="290-0", approximate=False) == 289
+    assert streaming.xrange("stream") == [*entries[289:], more]
+
+
+async def test_a_stream_in_chunks_is_trimmed_and_groups_read_it(streaming: redis.Redis, rows: Rows) -> None:
+    entries = add(streaming)
+    before = await rows.chunks(b"stream")
+    streaming.xgroup_create("stream", "group", id="0")
+    seen = []
+    while given := streaming.xreadgroup("group", "consumer", {"stream": ">"}, count=40):
+        seen += given[b"stream"][0]
+    assert seen == entries
+    assert streaming.xreadgroup("group", "consumer", {"stream": "100"}, count=3) == {
+        b"stream": [entries[100:103]]
+    }
+    assert await rows.chunks(b"stream") == before
+    assert streaming.xdel("stream", "5-0", "150-0", "299-0", "1000-0") == 3
+    streaming.xadd("stream", {"message": "more"}, id="301-0", maxlen=200, approximate=False)
+    left = [entry for number, entry in enumerate(entries) if number not in (4, 149, 298)][-199:]
+    assert streaming.xrange("stream") == [*left, (b"301-0", {b"message": b"more"})]
+    assert len(await rows.chunks(b"stream")) < len(before)
+    streaming.delete("stream")
+    assert await rows.chunks(b"stream") == {}
+
+
+async def test_a_damaged_chunk_of_a_stream_is_never_shown(streaming: redis.Redis, rows: Rows) -> None:
+    entries = add(streaming)
+    chunks = await rows.chunks(b"stream")
+    await replace(rows, min(chunks), flipped(chunks[min(chunks)], 77))
+    with pytest.raises(redis.ResponseError, match="INTEGRITY"):
+        streaming.xrange("stream")
+    assert streaming.xrange("stream", min="200-0") == entries[199:]
+    assert streaming.execute_command("TIER VERIFY stream")[b"verdict"] == b"damaged"
