@@ -111,22 +111,14 @@ class Cell:
         self.stale: bool = False  # the store was cleared since the work on what is known began
         self.outdated: bool = False  # another has changed the key since
         self.kept: Copy | None = None  # a copy that is good if the store still has the write that it is of
-        # Ids of the chunks that the store has of it, as of ``token``; None: it is not known, or has no say.
-        self.chunks: list[int] | None = None
-
-    def note_chunks(self) -> None:
-        """The value is about to be changed, or replaced."""
-        if self.chunks is None and self.entry is not None and not self.change:
-            value = self.entry.value
-            if isinstance(value, Collection):
-                self.chunks = [chunk.id for chunk in value.chunks()] if value.chunked else []
+        self.replaced: bool = False  # the change puts another value in place of the one that is there
 
     def forget(self) -> None:
         """Drop what is known and what was changed: it is not, or may not be, as the store has it."""
         self.known = NOTHING
         self.entry = None
         self.kept = None
-        self.chunks = None
+        self.replaced = False
         self.change = NO_OP
         self.blind = False
         self.damage = ""
@@ -221,11 +213,8 @@ class WorkingSet(Keyspace):
 
     def edit_part(self, key: bytes) -> Entry | None:
         entry = self.find(key)
-        if entry is not None:
-            cell = self._cell(key, VALUE)
-            cell.note_chunks()
-            if not cell.policy.chunk_over:
-                _whole(entry.value)  # it will be stored in one piece
+        if entry is not None and not self._cell(key, VALUE).policy.chunk_over:
+            _whole(entry.value)  # it will be stored in one piece
         return entry
 
     def load_whole(self) -> None:
@@ -241,9 +230,9 @@ class WorkingSet(Keyspace):
         cell = self._cell(key, NOTHING)
         check_size(cell.policy, value)
         _whole(value)
-        cell.note_chunks()
         if isinstance(value, Collection) and value.chunked:
             value.detach()  # they are another key's
+        cell.replaced = True
         self.changed.append(key)
         if not expire_at and cell.policy.ttl:
             expire_at = self.clock.ms + cell.policy.ttl

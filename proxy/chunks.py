@@ -1,7 +1,7 @@
 """Collections in chunks: sealed and verified piece by piece, so that a change costs what it touches.
 
 Above ``chunk_over`` a collection's record is its *root*: what is likely to be changed next, as it is, and
-for all else the id and the SHA-256 of each chunk.  The root is sealed as any record, so its digest vouches
+for all else the id and the digest of each chunk.  The root is sealed as any record, so its digest vouches
 for the chunks too; these have no digest of their own.  A chunk is never changed: whoever changes what is in
 it stores another, in the same commit as the root that names it.
 """
@@ -86,15 +86,13 @@ class ToSeal:
         for chunk in self.new:
             raw = chunk.raw()
             sealed = seal(self.key.db, self.key.name, CHUNK, raw, self.chunk_policy)
-            chunk.digest = hashlib.sha256(sealed).digest()
+            chunk.digest = _digest(sealed)
             new.append((chunk.id, sealed))
             new_size += len(raw)
         raw = value.pack_root()
         payload = seal(self.key.db, self.key.name, kind, raw, self.policy)
-        size = len(raw)
-        new_size += size
-        for chunk in value.chunks():
-            size += chunk.length
+        new_size += len(raw)
+        size = len(raw) + value.chunks_size()
         return Sealed(kind, self.expire_at, payload, raw, size, new_size, Chunks(new, self.gone))
 
 
@@ -105,19 +103,18 @@ def prepare(cell: Cell, entry: Entry, next_id: Callable[[], int]) -> ToSeal:
     value = entry.value
     if not isinstance(value, Collection) or entry.kind not in CHUNKED:
         return made
-    # Chunks that the store has, and are not known, would be left there: so the first write of a key has none.
-    known = cell.chunks is not None and not cell.blind and cell.token != ABSENT
+    # Chunks of what is replaced, and not known, would stay: whoever replaces it stores it in one piece.
+    known = not cell.blind and not cell.replaced and cell.token != ABSENT
     if not known or not policy.chunk_over or _fits(value, policy.chunk_over):
-        value.detach()
+        if value.chunked:
+            value.detach()
         return made
-    new = value.divide(policy.chunk_size)
+    new = value.divide(policy.chunk_size, next_id)
     if not value.chunked:
         return made
-    for chunk in new:
-        chunk.id = next_id()
     made.new = new
-    kept = {chunk.id for chunk in value.chunks()}
-    made.gone = [id for id in cell.chunks or [] if id not in kept]
+    made.gone = value.dropped or []
+    value.dropped = None
     made.chunk_policy = policy.chunk_seal()
     return made
 
@@ -162,13 +159,18 @@ async def fill(
 def _unseal(key: Key, chunks: Sequence[Chunk], sealed: Sequence[bytes], by_id: ById) -> list[bytes]:
     raws: list[bytes] = []
     for chunk, payload in zip(chunks, sealed, strict=True):
-        if hashlib.sha256(payload).digest() != chunk.digest:
+        if _digest(payload) != chunk.digest:
             raise DamagedChunk(chunk, payload, "the digest does not match")
         try:
             raws.append(unseal(key.db, key.name, CHUNK, payload, chunk.length, by_id))
         except IntegrityError as damage:
             raise DamagedChunk(chunk, payload, str(damage)) from None
     return raws
+
+
+def _digest(sealed: bytes) -> bytes:
+    """Half of a SHA-256: it tells any two chunks apart, and roots are the smaller for it."""
+    return hashlib.sha256(sealed).digest()[:16]
 
 
 def portions(chunks: Sequence[Chunk]) -> list[list[Chunk]]:

@@ -744,7 +744,7 @@ class Tier(Home):
                 self.sink.changed(cell.key.db, cell.key.name)
             cell.change = NO_OP
             cell.blind = False
-            cell.chunks = None
+            cell.replaced = False
         if self.sink.watching:
             self.sink.by([])
         self._emit(effects)

@@ -11,7 +11,7 @@ gives the form that a store keeps: its bytes are for ever, and each type's docst
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mypy_extensions import mypyc_attr
 
@@ -23,7 +23,7 @@ class Chunk:
     """A piece of a collection that a store keeps by itself, and never changes: it is replaced."""
 
     id: int = 0  # names it in its store; 0: it is kept with what is not in chunks
-    digest: bytes = b""  # SHA-256 of what is stored of it
+    digest: bytes = b""  # of what is stored of it
     length: int = 0  # bytes of its raw form
 
     @abstractmethod
@@ -47,6 +47,7 @@ class Collection:
 
     size: int = 0
     due: int = 0  # when the next of what it holds expires (ms since the epoch), 0: never
+    dropped: list[int] | None = None  # ids of chunks that were given up since it was divided last
     filed: int = 0  # the ``due`` by which its holder has filed it, 0: not at all
     chunked: bool = False  # whether any of it is in chunks
 
@@ -86,8 +87,8 @@ class Collection:
         """Let go of about ``count`` elements, of what nobody uses any more; whether there are more."""
         return False
 
-    # Chunks, of types that have them (``chunkable``).  What is not loaded raises NeedChunks before anything
-    # is changed.
+    # Chunks, of types that have them.  What needs one that is not loaded raises NeedChunks before anything is
+    # changed.
 
     def chunkable(self) -> bool:
         """Whether a store may keep it in chunks."""
@@ -97,16 +98,23 @@ class Collection:
         """Raise NeedChunks unless all chunks are loaded."""
         return
 
-    def chunks(self) -> list[Chunk]:
-        """Those that stand in a store."""
+    def missing(self) -> list[Chunk]:
+        """Chunks that are not loaded; there may be others within them."""
         return []
 
     def unchunked(self) -> int:
         """Bytes, about, that are in no chunk."""
         return self.size
 
-    def divide(self, size: int) -> list[Chunk]:
-        """Have all but some of what was changed in chunks of about ``size`` bytes: those that are new."""
+    def chunks_size(self) -> int:
+        """Bytes of the raw forms of all chunks."""
+        return 0
+
+    def divide(self, size: int, next_id: Callable[[], int]) -> list[Chunk]:
+        """Have all in chunks of about ``size`` bytes, but for what is likely to change.
+
+        Returns the new ones, each after those that are in it.
+        """
         raise NotImplementedError
 
     def pack_root(self) -> bytes:

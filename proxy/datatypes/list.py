@@ -8,19 +8,20 @@ from the nearer end.
 Stored form: ``01``, then for each node its number of elements and its bytes, both variable-length integers,
 and its run.  A list of no more than one node is small.
 
-In chunks: each is a node's run.  The root is ``02``, then for each node its number of elements; twice its
-bytes, and one more for a chunk; and its run, or the chunk's id (8 bytes, highest first) and digest (32).
+The root of one in chunks: ``02``, then a msgpack array of nodes, each an array of its number of elements and
+its run, and references to chunks, which are such arrays too (``chunking``).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
+import msgspec
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
-from proxy.datatypes.chunking import chunk_size, plan
-from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.chunking import Chunked, Piece, Shelf
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
 
@@ -33,19 +34,16 @@ PACK_MEAN: Final = 512  # elements that are larger on average are not packed: it
 # Bytes of memory, with the allocator's rounding.
 LIST_OVERHEAD: Final = 96  # a List with an empty run
 ITEM_OVERHEAD: Final = 48  # of a bytes object and its slot in a Python list
-PACKED_OVERHEAD: Final = 136  # a Node, its slot, and its run's object
-OPEN_OVERHEAD: Final = 168  # a Node, its slot, and its Python list
+PACKED_OVERHEAD: Final = 120  # a Node, its slot, and its run's object
+OPEN_OVERHEAD: Final = 152  # a Node, its slot, and its Python list
 
 FORMAT: Final = b"\x01"
 ROOT_FORMAT: Final = b"\x02"
 
 
 @mypyc_attr(acyclic=True)
-class Node(Chunk):
-    """Elements that lie side by side: packed, or open as a Python list.
-
-    One that is a chunk is packed.  If it is not loaded it has a count and a length, but no data.
-    """
+class Node(Piece):
+    """Elements that lie side by side: packed, or open as a Python list."""
 
     def __init__(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
         self.items: list[bytes] | None = items  # None: they are packed in ``data``
@@ -56,24 +54,38 @@ class Node(Chunk):
     def size(self) -> int:
         """Bytes of memory."""
         if self.items is None:
-            return PACKED_OVERHEAD + (self.length if self.id else len(self.data))
+            if self.shelf is not None and self.shelf.away:
+                return self.shelf.memory
+            return PACKED_OVERHEAD + len(self.data)
         return OPEN_OVERHEAD + self.payload + ITEM_OVERHEAD * self.count
+
+    def elements(self) -> int:
+        return self.count
+
+    def memory(self) -> int:
+        return self.size()
+
+    def weight(self) -> int:
+        return len(self.data) if self.items is None else self.payload + self.count
+
+    def parts(self) -> tuple[object, ...]:
+        return self.count, self.run()
 
     def keep(self) -> None:
         """Have it undone what is about to be done."""
         if UNDO.first(self):
             items = self.items
-            UNDO.step(
-                self._restore,
-                *(None if items is None else items[:], self.data, self.count, self.payload, self.id),
-            )
+            items = None if items is None else items[:]
+            UNDO.step(self._restore, items, self.data, self.count, self.payload, self.shelf)
 
-    def _restore(self, items: list[bytes] | None, data: bytes, count: int, payload: int, id: int) -> None:
+    def _restore(
+        self, items: list[bytes] | None, data: bytes, count: int, payload: int, shelf: Shelf | None
+    ) -> None:
         self.items = items
         self.data = data
         self.count = count
         self.payload = payload
-        self.id = id
+        self.shelf = shelf
 
     def open(self) -> list[bytes]:
         if UNDO.open:
@@ -83,7 +95,6 @@ class Node(Chunk):
             items = self.items = packed.take(self.data, 0, self.count)
             self.data = b""
             self.payload = total(items)
-            self.id = 0
         return items
 
     def close(self) -> None:
@@ -94,14 +105,6 @@ class Node(Chunk):
                 self.keep()
             self.data = packed.pack(items)
             self.items = None
-
-    @property
-    def away(self) -> bool:
-        """Whether it is a chunk that is not loaded."""
-        return self.id != 0 and not self.data
-
-    def raw(self) -> bytes:
-        return self.data
 
     def copy(self) -> Node:
         items = self.items
@@ -161,16 +164,8 @@ def total(items: list[bytes]) -> int:
     return size
 
 
-def _joined(nodes: list[Node]) -> Node:
-    """One packed node of the elements of several, to be a chunk."""
-    run = b"".join([node.run() for node in nodes])
-    node = Node(None, run, sum([node.count for node in nodes]), 0)
-    node.length = len(run)
-    return node
-
-
 @mypyc_attr(acyclic=True)
-class List(Collection):
+class List(Chunked):
     """A list.  Indexes are from 0 on, and must be those of elements."""
 
     def __init__(self) -> None:
@@ -207,7 +202,7 @@ class List(Collection):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[0].items is None:
+        if not nodes or nodes[0].items is None or nodes[0].top() is not None:
             self._insert(0, Node([], b"", 0, 0))
         node = nodes[0]
         if UNDO.open:
@@ -235,7 +230,7 @@ class List(Collection):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[-1].items is None:
+        if not nodes or nodes[-1].items is None or nodes[-1].top() is not None:
             self._insert(len(nodes), Node([], b"", 0, 0))
         node = nodes[-1]
         if UNDO.open:
@@ -254,7 +249,7 @@ class List(Collection):
 
     def pop_left(self) -> bytes:
         if self.chunked:
-            self.need(0, 1)
+            self.need_elements(0, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -268,7 +263,7 @@ class List(Collection):
             return run[begin:end]
         node = nodes[0]
         items = node.items
-        if items is None:
+        if items is None or node.shelf is not None:
             node, items = self._open(0)
         elif UNDO.open:
             node.keep()
@@ -285,7 +280,7 @@ class List(Collection):
 
     def pop_right(self) -> bytes:
         if self.chunked:
-            self.need(self.count - 1, 1)
+            self.need_elements(self.count - 1, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -299,7 +294,7 @@ class List(Collection):
             return run[begin:]
         node = nodes[-1]
         items = node.items
-        if items is None:
+        if items is None or node.shelf is not None:
             node, items = self._open(len(nodes) - 1)
         elif UNDO.open:
             node.keep()
@@ -328,7 +323,7 @@ class List(Collection):
         if nodes is None:
             return packed.take(self._run, packed.skip(self._run, 0, first), count)
         if self.chunked:
-            self.need(first, count)
+            self.need_elements(first, count)
         found: list[bytes] = []
         number, first = self._locate(first)
         while count > 0:
@@ -376,7 +371,7 @@ class List(Collection):
 
     def set(self, index: int, item: bytes) -> None:
         if self.chunked:
-            self.need(index, 1)
+            self.need_elements(index, 1)
         if UNDO.open:
             self._keep()
         self._spread()
@@ -421,6 +416,7 @@ class List(Collection):
             if removed == left:
                 break
             if node.has(item):
+                self.give_up(node)
                 removed += node.remove(item, left - removed, backwards)
         if removed:
             self.count -= removed
@@ -448,6 +444,7 @@ class List(Collection):
         while number < len(nodes) and first >= nodes[number].count:
             first -= nodes[number].count
             self.size -= nodes[number].size()
+            self.give_up(nodes[number])
             number += 1
         if UNDO.open:
             UNDO.splice(nodes, 0, 0, nodes[:number])
@@ -457,6 +454,7 @@ class List(Collection):
             number -= 1
             last -= nodes[number].count
             self.size -= nodes[number].size()
+            self.give_up(nodes[number])
         if UNDO.open:
             UNDO.splice(nodes, number, 0, nodes[number:])
         del nodes[number:]
@@ -517,138 +515,75 @@ class List(Collection):
 
     # Chunks
 
-    def chunkable(self) -> bool:
-        return True
-
-    def whole(self) -> None:
-        if self.chunked:
-            self.need(0, self.count)
-
-    def need(self, first: int, count: int) -> None:
+    def need_elements(self, first: int, count: int) -> None:
         """Raise NeedChunks unless ``count`` elements from ``first`` on are loaded."""
         nodes = self._nodes
-        if not self.chunked or nodes is None or count <= 0:
+        if nodes is None or count <= 0:
             return
         number, place = self._locate(first)
-        left = count + place
-        missing: list[Node] = []
+        end, left = number, count + place
         while left > 0:
-            node = nodes[number]
-            if node.away:
-                missing.append(node)
-            left -= node.count
-            number += 1
-        if missing:
-            raise NeedChunks(self, missing)
+            left -= nodes[end].count
+            end += 1
+        self.need(nodes[number:end])
 
     def _need_cuts(self, first: int, count: int) -> None:
-        """Raise NeedChunks unless the nodes are loaded of which ``trim`` keeps a part."""
+        """Raise NeedChunks unless all is loaded of which ``trim`` keeps a part, or must be known."""
         nodes = self._nodes
         if nodes is None:
             return
-        missing: list[Node] = []
-        number, place = self._locate(first)
-        if place and nodes[number].away:
-            missing.append(nodes[number])
-        last, place = self._locate(first + count - 1)
-        if place < nodes[last].count - 1 and nodes[last].away and nodes[last] not in missing:
-            missing.append(nodes[last])
-        if missing:
-            raise NeedChunks(self, missing)
+        needed: list[Node] = []
+        at, end = 0, first + count
+        for node in nodes:
+            stop = at + node.count
+            shelf = node.shelf
+            cut = first < stop and at < end
+            if shelf is not None and shelf.away and (at < first or stop > end) and (cut or shelf.level > 1):
+                needed.append(node)
+            at = stop
+        self.need(needed)
 
-    def chunks(self) -> list[Chunk]:
-        found: list[Chunk] = []
-        if self.chunked and self._nodes is not None:
-            found += [node for node in self._nodes if node.id]
-        return found
+    def _pieces(self) -> Sequence[Piece]:
+        return self._spread()
 
-    def unchunked(self) -> int:
-        size = self.size
-        if self.chunked and self._nodes is not None:
-            for node in self._nodes:
-                if node.id:
-                    size -= node.size()
-        return size
-
-    def divide(self, size: int) -> list[Chunk]:
+    def _replace(self, at: int, pieces: Sequence[Piece]) -> None:
         nodes = self._spread()
-        lengths = [node.length if node.id else node.payload + node.count + len(node.data) for node in nodes]
-        size = chunk_size(size, sum(lengths))
+        self.size -= nodes[at].size()
         made: list[Node] = []
-        new: list[Chunk] = []
-        done = 0  # nodes that are in ``made``
-        at = 0
-        while at < len(nodes):
-            end = at
-            while end < len(nodes) and not nodes[end].id:
-                end += 1
-            for begin, stop in plan(lengths[at:end], size, at == 0, end == len(nodes)):
-                made += nodes[done : at + begin]
-                chunk = _joined(nodes[at + begin : at + stop])
-                made.append(chunk)
-                new.append(chunk)
-                done = at + stop
-            at = end + 1
-        if new:
-            self.chunked = True
-            self._nodes = made + nodes[done:]
-            self.size = LIST_OVERHEAD
-            for node in self._nodes:
-                self.size += node.size()
-        return new
+        for piece in pieces:
+            assert isinstance(piece, Node)
+            self.size += piece.size()
+            made.append(piece)
+        nodes[at : at + 1] = made
+
+    def _piece(self, parts: Sequence[Any]) -> Piece:
+        count, run = parts
+        if packed.skip(run, 0, count) != len(run):
+            raise ValueError(f"{len(run)} bytes, not of {count} elements")
+        return Node(None, run, count, 0)
+
+    def _stand_in(self, shelf: Shelf) -> Piece:
+        node = Node(None, b"", shelf.count, 0)
+        node.shelf = shelf
+        return node
 
     def pack_root(self) -> bytes:
-        parts = [ROOT_FORMAT]
-        assert self._nodes is not None
-        for node in self._nodes:
-            parts.append(head(node.count))
-            if node.id:
-                parts += [head(2 * node.length + 1), node.id.to_bytes(8, "big"), node.digest]
-            else:
-                run = node.run()
-                parts += [head(2 * len(run)), run]
-        return b"".join(parts)
+        return ROOT_FORMAT + msgspec.msgpack.encode(self.items())
 
     @classmethod
     def unpack_root(cls, raw: bytes) -> List:
-        """The list of which this is the root; ValueError for a form that is not known."""
+        """The list of which this is the root, without its chunks; ValueError for a form that is not known."""
         if not raw.startswith(ROOT_FORMAT):
             raise ValueError("a list of a later version")
         made = List()
         made.chunked = True
-        nodes: list[Node] = []
-        at: i64 = len(ROOT_FORMAT)
-        end: i64 = len(raw)
-        while at < end:
-            count, at = packed.number(raw, at)
-            length, at = packed.number(raw, at)
-            size = length >> 1
-            if length & 1:
-                node = Node(None, b"", count, 0)
-                node.id = int.from_bytes(raw[at : at + 8], "big")
-                node.digest = raw[at + 8 : at + 40]
-                node.length = size
-                at += 40
-            else:
-                node = Node(None, raw[at : at + size], count, 0)
-                at += size
-            nodes.append(node)
-            made.count += count
-            made.size += node.size()
-        made._nodes = nodes
+        nodes = made._nodes = []
+        for piece in made.made_of(msgspec.msgpack.decode(raw[len(ROOT_FORMAT) :])):
+            assert isinstance(piece, Node)
+            nodes.append(piece)
+            made.count += piece.count
+            made.size += piece.size()
         return made
-
-    def fill(self, chunk: Chunk, raw: bytes) -> None:
-        assert isinstance(chunk, Node)
-        if len(raw) != chunk.length or not raw or packed.skip(raw, 0, chunk.count) != len(raw):
-            raise ValueError(f"{len(raw)} bytes where {chunk.count} elements belong")
-        if chunk.id:  # else it was removed, and opened before that
-            chunk.data = raw
-
-    def detach(self) -> None:
-        self.chunked = False
-        for node in self._nodes or []:
-            node.id = 0
 
     def _keep(self) -> None:
         """Have it undone what is about to be done, but for what nodes, and who moves them, see to."""
@@ -711,10 +646,19 @@ class List(Collection):
         nodes = self._nodes
         assert nodes is not None
         node = nodes[number]
+        self._own(node)
         self.size -= node.size()
         items = node.open()
         self.size += node.size()
         return node, items
+
+    def _own(self, node: Node) -> None:
+        """A node is about to change."""
+        if node.shelf is not None:
+            self.give_up(node)
+            if UNDO.open:
+                node.keep()
+            node.shelf = None
 
     def _close(self, number: int) -> None:
         nodes = self._nodes
@@ -763,13 +707,16 @@ class List(Collection):
         node.payload -= gone
         self.size -= gone + ITEM_OVERHEAD * count
 
+    def _joinable(self, left: Node, right: Node) -> bool:
+        return left.count + right.count <= NODE_ITEMS // 2 and left.top() is None and right.top() is None
+
     def _rebuild(self) -> None:
         """Drop empty nodes, and join small neighbours."""
         nodes: list[Node] = []
         for node in self._nodes or []:
             if not node.count:
                 continue
-            if nodes and nodes[-1].count + node.count <= NODE_ITEMS // 2:
+            if nodes and self._joinable(nodes[-1], node):
                 last = nodes[-1]
                 joined = opened(last.open() + node.open())
                 if joined.payload < NODE_BYTES:

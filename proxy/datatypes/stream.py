@@ -7,15 +7,15 @@ block are O(log n), a range is O(log n) and what it returns.  A stream without e
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from mypy_extensions import mypyc_attr
 
 from proxy.datatypes import streamid
-from proxy.datatypes.chunking import chunk_size, plan
-from proxy.datatypes.collection import Chunk, Collection, NeedChunks
-from proxy.datatypes.streamblock import BLOCK_OVERHEAD, ENTRIES_MAX, ROW, Block, Item, Shelf, begin_block
+from proxy.datatypes.chunking import Chunked, Piece, Shelf
+from proxy.datatypes.streamblock import BLOCK_OVERHEAD, ENTRIES_MAX, ROW, Block, Item, begin_block
 from proxy.datatypes.streamgroup import (
     CONSUMER_OVERHEAD,
     DELIVERY_OVERHEAD,
@@ -32,11 +32,10 @@ STREAM_OVERHEAD: Final = 450  # bytes of memory, measured on 64-bit CPython
 # Shapes of the packed form.  They stand in stored records: they are never reused.
 BLOCKS: Final = 1
 ROOT: Final = 2
-BLOCK_PARTS: Final = 8
 
 
 @mypyc_attr(acyclic=True)
-class Stream(Collection):
+class Stream(Chunked):
     """One stream."""
 
     def __init__(self) -> None:
@@ -60,14 +59,19 @@ class Stream(Collection):
     @property
     def blocks(self) -> int:
         """How many there are: the nodes of Redis' radix tree that hold entries."""
-        return len(self._blocks) + sum([b.shelf.blocks - 1 for b in self._blocks if b.shelf and b.shelf.away])
+        blocks = len(self._blocks)
+        if self.chunked:
+            blocks += sum(
+                [shelf.pieces - 1 for block in self._blocks if (shelf := block.shelf) and shelf.away]
+            )
+        return blocks
 
     def first(self) -> bytes:
         """The id of the first entry, 0-0 if there is none."""
         for block in self._blocks:
             shelf = block.shelf
-            if shelf is not None and shelf.away and shelf.entries:
-                return shelf.head
+            if shelf is not None and shelf.away and shelf.count:
+                return _Meta.of(shelf).head
             if block.index:  # one of which all has been trimmed may stand in front
                 return block.id(0)
         return streamid.FIRST
@@ -77,8 +81,8 @@ class Stream(Collection):
         for number in range(len(self._blocks) - 1, -1, -1):
             block = self._blocks[number]
             shelf = block.shelf
-            if shelf is not None and shelf.away and shelf.entries:
-                return shelf.tail
+            if shelf is not None and shelf.away and shelf.count:
+                return _Meta.of(shelf).tail
             if block.index:
                 return block.id(block.count - 1)
         return streamid.FIRST
@@ -95,11 +99,11 @@ class Stream(Collection):
         """Add an entry whose id is larger than ``last``: fields and values in turns, at least one of each."""
         block = self._blocks[-1] if self._blocks else None
         if block is not None and block.away:
-            raise NeedChunks(self, [_shelf(block)])
+            self.need([block])
         if UNDO.open:
             self._keep()
         if block is not None and block.takes(sum(map(len, items))):
-            self._take_off(block)
+            self.give_up(block)
             self.size -= block.size
             block.append(id, items)
         else:
@@ -190,7 +194,7 @@ class Stream(Collection):
         for number in range(self._block(following), len(self._blocks)):
             block = self._blocks[number]
             if block.away and block.first < following <= block.last:
-                raise NeedChunks(self, [_shelf(block)])
+                self.need([block])
             if not block.away:
                 counted += block.count - (0 if counted else block.find(following))
             elif block.first >= following:
@@ -207,7 +211,7 @@ class Stream(Collection):
             self._keep()
         at = self._block(id)
         block = self._blocks[at]
-        self._take_off(block)
+        self.give_up(block)
         self.size -= block.size
         if block.count == 1:
             if UNDO.open:
@@ -236,8 +240,8 @@ class Stream(Collection):
             if left <= length:
                 break
             over = limit != 0 and self.length + more - left + block.count > limit
-            if block.away and (over or left - block.count < length):
-                raise NeedChunks(self, [_shelf(block)])
+            if block.away and (over or left - block.count < length or _is_nested(block)):
+                self.need([block])
             if over:
                 break
             if left - block.count < length:
@@ -255,9 +259,10 @@ class Stream(Collection):
         """As ``plan_to``."""
         gone = whole = part = 0
         for block in self._blocks:
-            if block.away and ((limit and gone + block.count > limit) or block.first < id <= block.last):
-                raise NeedChunks(self, [_shelf(block)])
-            if limit and gone + block.count > limit:
+            over = limit != 0 and gone + block.count > limit
+            if block.away and block.first < id and (over or id <= block.last or _is_nested(block)):
+                self.need([block])
+            if over:
                 break
             if block.last >= id:
                 part = 0 if approximate or block.away else block.find(id)
@@ -273,7 +278,7 @@ class Stream(Collection):
             self._keep_blocks(0, whole, 0)
         gone = part
         for block in self._blocks[: whole + (1 if part else 0)]:
-            self._take_off(block)
+            self.give_up(block)
         for block in self._blocks[:whole]:
             gone += block.count
             self.size -= block.size
@@ -477,17 +482,6 @@ class Stream(Collection):
 
     # Chunks
 
-    def chunkable(self) -> bool:
-        return True
-
-    def whole(self) -> None:
-        if self.chunked:
-            self._need([block for block in self._blocks if block.away])
-
-    def _need(self, blocks: list[Block]) -> None:
-        if blocks:
-            raise NeedChunks(self, [_shelf(block) for block in blocks])
-
     def need_ids(self, ids: list[bytes]) -> None:
         """Raise NeedChunks unless the entries with these ids are loaded, if there are any."""
         if not self.chunked or not self._blocks:
@@ -498,7 +492,7 @@ class Stream(Collection):
             block = self._blocks[number]
             if block.away and block.first <= id <= block.last:
                 missing[number] = block
-        self._need(list(missing.values()))
+        self.need(list(missing.values()))
 
     def need_range(self, start: bytes, end: bytes, count: int, reverse: bool) -> None:
         """Raise NeedChunks unless all is loaded that ``range``, or ``reverse_range``, looks at."""
@@ -518,115 +512,67 @@ class Stream(Collection):
             elif not block.away:
                 sure += block.find_after(end) - block.find(start)
             number += -1 if reverse else 1
-        self._need(missing)
+        self.need(missing)
 
-    def _take_off(self, block: Block) -> None:
-        """A block is about to change, or to go: what was in one chunk with it is in none any more."""
-        shelf = block.shelf
-        if shelf is not None and shelf.id and not shelf.away:
-            if UNDO.open:
-                UNDO.step(shelf.restore, shelf.id)
-            shelf.id = 0
+    def _pieces(self) -> Sequence[Piece]:
+        return self._blocks
 
-    def chunks(self) -> list[Chunk]:
-        found: list[Chunk] = []
-        if self.chunked:
-            last: Shelf | None = None
-            for block in self._blocks:
-                if block.kept and block.shelf is not last:
-                    last = _shelf(block)
-                    found.append(last)
-        return found
+    def _replace(self, at: int, pieces: Sequence[Piece]) -> None:
+        self.size -= self._blocks[at].size
+        blocks: list[Block] = []
+        for piece in pieces:
+            assert isinstance(piece, Block)
+            self.size += piece.size
+            blocks.append(piece)
+        self._blocks[at : at + 1] = blocks
+        self._firsts[at : at + 1] = [block.first for block in blocks]
 
-    def unchunked(self) -> int:
-        if not self.chunked:
-            return self.size
-        return self.size - sum([block.size for block in self._blocks if block.kept])
+    def _piece(self, parts: Sequence[Any]) -> Piece:
+        return Block(*parts)
 
-    def divide(self, size: int) -> list[Chunk]:
-        blocks = self._blocks
-        lengths: list[int] = []
-        total = 0
-        for block in blocks:
-            lengths.append(len(block.fields) + len(block.index) + len(block.data))
-            total += lengths[-1] if not block.away else _shelf(block).length
-        size = chunk_size(size, total)
-        new: list[Chunk] = []
-        at = 0
-        while at < len(blocks):
-            end = at
-            while end < len(blocks) and not blocks[end].kept:
-                end += 1
-            for begin, stop in plan(lengths[at:end], size, at == 0, end == len(blocks)):
-                new.append(_shelve(blocks[at + begin : at + stop]))
-            at = end + 1
-        self.chunked = self.chunked or bool(new)
-        return new
+    def _stand_in(self, shelf: Shelf) -> Piece:
+        meta = _Meta.of(shelf)
+        block = Block(meta.first, meta.last, 0, 0, b"", b"", 0, b"")
+        block.shelf = shelf
+        return block
+
+    def _meta(self, pieces: Sequence[Piece]) -> bytes:
+        first = last = head = tail = b""
+        for piece in pieces:
+            assert isinstance(piece, Block)
+            first, last = first or piece.first, piece.last
+            if piece.index:
+                head, tail = head or piece.id(0), piece.id(piece.count - 1)
+        return first + last + (head or first) + (tail or first)
+
+    def _joined(self, first: bytes, last: bytes) -> bytes:
+        one, other = _Meta(first), _Meta(last)
+        return one.first + other.last + one.head + other.tail
 
     def pack_root(self) -> bytes:
-        """As ``pack`` with ``ROOT``, and for a chunk, in place of its blocks: its id, digest, bytes, the
-        first and last id of its first and last block, the ids of its first and last entry, and numbers:
-        entries, blocks, bytes of memory.  A chunk is an array of blocks."""
-        pieces: list[object] = []
-        number = 0
-        while number < len(self._blocks):
-            block = self._blocks[number]
-            if not block.kept:
-                pieces.append(block.parts())
-                number += 1
-                continue
-            shelf = _shelf(block)
-            while number < len(self._blocks) and self._blocks[number].shelf is shelf:
-                number += 1
-            last = self._blocks[number - 1].last
-            pieces.append(
-                (
-                    *(shelf.id, shelf.digest, shelf.length, block.first, last),
-                    *(shelf.head, shelf.tail, shelf.entries, shelf.blocks, shelf.memory),
-                )
-            )
+        """As ``pack``, with ``ROOT``; references to chunks stand among the blocks (``chunking``)."""
         groups = [_pack_group(name, group) for name, group in self.groups.items()]
-        return msgspec.msgpack.encode((ROOT, self.last, self.max_deleted, self.added, pieces, groups))
-
-    def fill(self, chunk: Chunk, raw: bytes) -> None:
-        number = next((n for n, block in enumerate(self._blocks) if block.shelf is chunk and block.away), -1)
-        if number < 0:
-            return
-        shelf = _shelf(self._blocks[number])
-        blocks = [Block(*parts) for parts in msgspec.msgpack.decode(raw)]
-        if (len(blocks), sum([block.count for block in blocks])) != (shelf.blocks, shelf.entries):
-            raise ValueError(f"{len(blocks)} blocks where {shelf.blocks} belong, or not as many entries")
-        shelf.away = False
-        self.size -= shelf.memory
-        for block in blocks:
-            block.shelf = shelf
-            self.size += block.size
-        self._blocks[number : number + 1] = blocks
-        self._firsts[number : number + 1] = [block.first for block in blocks]
-
-    def detach(self) -> None:
-        self.chunked = False
-        for block in self._blocks:
-            block.shelf = None
+        return msgspec.msgpack.encode((ROOT, self.last, self.max_deleted, self.added, self.items(), groups))
 
 
-def _shelf(block: Block) -> Shelf:
-    assert block.shelf is not None
-    return block.shelf
+class _Meta:
+    """What a stream knows of a chunk that is not loaded."""
+
+    def __init__(self, packed: bytes) -> None:
+        size = streamid.SIZE
+        self.first: bytes = packed[:size]  # id with which its first block begins
+        self.last: bytes = packed[size : 2 * size]  # the last one of its last block
+        self.head: bytes = packed[2 * size : 3 * size]  # of the first entry that is there
+        self.tail: bytes = packed[3 * size :]  # of the last one
+
+    @classmethod
+    def of(cls, shelf: Shelf) -> _Meta:
+        return _Meta(shelf.meta)
 
 
-def _shelve(blocks: list[Block]) -> Shelf:
-    """Have blocks in a chunk of their own."""
-    entries = sum([block.count for block in blocks])
-    there = [block for block in blocks if block.count]
-    head = there[0].id(0) if there else blocks[0].first
-    tail = there[-1].id(there[-1].count - 1) if there else blocks[0].first
-    shelf = Shelf(head, tail, entries, len(blocks), sum([block.size for block in blocks]))
-    shelf.packed = msgspec.msgpack.encode([block.parts() for block in blocks])
-    shelf.length = len(shelf.packed)
-    for block in blocks:
-        block.shelf = shelf
-    return shelf
+def _is_nested(block: Block) -> bool:
+    """Whether it stands for a chunk of chunks: these must be known before they can go."""
+    return block.shelf is not None and block.shelf.level > 1
 
 
 def _pack_group(name: bytes, group: Group) -> tuple[object, ...]:
@@ -663,8 +609,8 @@ def _unpack(raw: bytes, shape: int) -> Stream:
     stream.last = found[1]
     stream.max_deleted = found[2]
     stream.added = found[3]
-    for parts in found[4]:
-        block = Block(*parts) if len(parts) == BLOCK_PARTS else _away(*parts)
+    for block in stream.made_of(found[4]):
+        assert isinstance(block, Block)
         stream._blocks.append(block)
         stream._firsts.append(block.first)
         stream.length += block.count
@@ -676,25 +622,3 @@ def _unpack(raw: bytes, shape: int) -> Stream:
             id = ids[number * streamid.SIZE : (number + 1) * streamid.SIZE]
             stream.deliver(group, made[owner], id, times[number]).count = counts[number]
     return stream
-
-
-def _away(
-    id: int,
-    digest: bytes,
-    length: int,
-    first: bytes,
-    last: bytes,
-    head: bytes,
-    tail: bytes,
-    entries: int,
-    blocks: int,
-    memory: int,
-) -> Block:
-    """What stands for the blocks of a chunk until it is loaded."""
-    block = Block(first, last, 0, 0, b"", b"", 0, b"")
-    shelf = block.shelf = Shelf(head, tail, entries, blocks, memory)
-    shelf.id = id
-    shelf.digest = digest
-    shelf.length = length
-    shelf.away = True
-    return block

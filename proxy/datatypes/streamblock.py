@@ -16,7 +16,7 @@ from typing import Final, TypeAlias
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed, streamid
-from proxy.datatypes.collection import Chunk
+from proxy.datatypes.chunking import Piece
 from proxy.datatypes.set import integer
 from proxy.datatypes.undo import UNDO
 
@@ -73,35 +73,13 @@ def _signed(number: int) -> int:
 
 
 @mypyc_attr(acyclic=True)
-class Shelf(Chunk):
-    """Blocks that lie side by side, as a chunk.
+class Block(Piece):
+    """Entries in the order of their ids.
 
-    While it is not loaded, one block stands for them, which knows ``first``, ``last``, ``count`` and
-    ``size``, and nothing else.
+    One that stands for a chunk knows its ``first``, ``last``, ``count`` and ``size``, and nothing else.
     """
 
-    def __init__(self, head: bytes, tail: bytes, entries: int, blocks: int, memory: int) -> None:
-        self.head: bytes = head  # id of the first entry that is there
-        self.tail: bytes = tail  # id of the last one
-        self.entries: int = entries
-        self.blocks: int = blocks
-        self.memory: int = memory  # bytes
-        self.away: bool = False
-        self.packed: bytes = b""  # until it is stored
-
-    def raw(self) -> bytes:
-        packed, self.packed = self.packed, b""
-        return packed
-
-    def restore(self, id: int) -> None:
-        self.id = id
-
-
-@mypyc_attr(acyclic=True)
-class Block:
-    """Entries in the order of their ids."""
-
-    __slots__ = ("data", "deleted", "fields", "first", "index", "last", "listpack", "shelf", "shift")
+    __slots__ = ("data", "deleted", "fields", "first", "index", "last", "listpack", "shift")
 
     def __init__(
         self,
@@ -122,24 +100,13 @@ class Block:
         self.index: bytes = index
         self.shift: int = shift  # bytes that are gone from the front of the data since the index was made
         self.data: bytes = data
-        self.shelf: Shelf | None = None
-
-    @property
-    def away(self) -> bool:
-        """Whether it stands for a chunk that is not loaded."""
-        return self.shelf is not None and self.shelf.away
-
-    @property
-    def kept(self) -> bool:
-        """Whether it is in a chunk."""
-        return self.shelf is not None and self.shelf.id != 0
 
     @property
     def count(self) -> int:
         """Entries that are there."""
         shelf = self.shelf
         if shelf is not None and shelf.away:
-            return shelf.entries
+            return shelf.count
         return len(self.index) // ROW
 
     @property
@@ -153,8 +120,16 @@ class Block:
     def copy(self) -> Block:
         return Block(*self.parts())
 
+    def elements(self) -> int:
+        return self.count
+
+    def memory(self) -> int:
+        return self.size
+
+    def weight(self) -> int:
+        return len(self.fields) + len(self.index) + len(self.data)
+
     def parts(self) -> Parts:
-        """What it is made of."""
         return (
             self.first,
             self.last,

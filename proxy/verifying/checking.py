@@ -74,7 +74,7 @@ def _root_of(key: Key, record: Record, by_id: ById) -> Collection:
     except Exception as error:  # whatever a decoder stumbles over
         raise IntegrityError(_misread(record, error)) from None
     assert isinstance(value, Collection)
-    size = len(raw) + sum([chunk.length for chunk in value.chunks()])
+    size = len(raw) + value.chunks_size()
     if size != record.raw_size:
         raise IntegrityError(f"root and chunks have {size} raw bytes, the record {record.raw_size}")
     return value
@@ -106,11 +106,11 @@ async def _checked_chunks(key: Key, record: Record, by_id: ById, dictionaries: D
     store = dictionaries.store
     try:
         value = _root_of(key, record, by_id)
-        for chunks in portions(value.chunks()):
+        while missing := value.missing():  # and what is within these
+            chunks = portions(missing)[0]
+            wanted = [(key, chunk.id) for chunk in chunks]
             sealed: list[bytes] = []
-            for chunk, payload in zip(
-                chunks, await store.load_chunks([(key, chunk.id) for chunk in chunks]), strict=True
-            ):
+            for chunk, payload in zip(chunks, await store.load_chunks(wanted), strict=True):
                 if payload is None:
                     [loaded] = await store.load([key], Want.META)
                     if loaded.record is None or loaded.record.write_id != record.write_id:
