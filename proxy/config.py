@@ -324,7 +324,7 @@ class RouteConfig(Table):
     dictionary_samples: Samples = 2000
     dictionary_samples_bytes: Limit = size("4mb")
     chunk_over: Size = size("64kb")
-    chunk_size: Limit = size("8kb")
+    chunk_size: Limit = size("4kb")
     read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
 
     @property

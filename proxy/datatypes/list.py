@@ -14,7 +14,7 @@ its run, and references to chunks, which are such arrays too (``chunking``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +22,7 @@ from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
 from proxy.datatypes.chunking import Chunked, Piece, Shelf
+from proxy.datatypes.collection import Chunk
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
 
@@ -542,6 +543,31 @@ class List(Chunked):
                 needed.append(node)
             at = stop
         self.need(needed)
+
+    def divide(self, size: int, next_id: Callable[[], int]) -> list[Chunk]:
+        self._split_ends(size)
+        return super().divide(size, next_id)
+
+    def _split_ends(self, size: int) -> None:
+        """The nodes at which it is pushed and popped may be larger than a chunk is to be."""
+        nodes = self._spread()
+        if not nodes:
+            return
+        while len(nodes) > 1 and nodes[0].items is not None and nodes[0].weight() > 3 * (size // 2):
+            if nodes[0].count == 1:
+                break
+            self._cut(0, nodes[0].count // 2)
+            self._close(1)
+        while nodes[-1].items is not None and nodes[-1].weight() > 3 * (size // 2) and nodes[-1].count > 1:
+            at, weight = 0, 0
+            for item in nodes[-1].items:
+                weight += len(item) + 1
+                at += 1
+                if weight >= size:
+                    break
+            number = len(nodes) - 1
+            self._cut(number, min(at, nodes[-1].count - 1))
+            self._close(number)
 
     def _pieces(self) -> Sequence[Piece]:
         return self._spread()
