@@ -61,6 +61,7 @@ bench: build servers .venv/bench
 	PYTHONPATH=. $(BIN)/python -P -m bench.chat
 	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.copy
 	REDTIER_TREE=$(TREE) PYTHONPATH=. $(BIN)/python -P -m bench.expiry
+	PYTHONPATH=. $(BIN)/python -P -m bench.growing
 
 build: build/compiled/built
 

@@ -55,12 +55,27 @@ class Record(NamedTuple):
     write_id: int  # 1 .. 2**63-1, unique to one write
     expire_at: int  # ms since the epoch, 0 = never
     raw_size: int  # bytes of the serialised value before compression
-    stored_size: int  # bytes of payload
+    stored_size: int  # bytes of payload, and of all chunks but where VALUE was loaded
 
 
 class Loaded(NamedTuple):
     record: Record | None
     token: Token
+
+
+class Chunks(NamedTuple):
+    """What a PUT changes of the chunks that lie beside a record: pieces of its value, by their ids.
+
+    An id, 1 .. 2**63-1, names one piece for ever.  A record that is removed, or replaced by one without
+    chunks, takes all of its own along.
+    """
+
+    new: Sequence[tuple[int, bytes]]  # ids and sealed bytes
+    gone: Sequence[int]
+
+
+CHUNKED_KINDS: Final = frozenset({8, 9})
+"""The kinds of records that have chunks; part of a store's layout."""
 
 
 class Op(IntEnum):
@@ -76,13 +91,14 @@ class Change(NamedTuple):
     ``expect`` is the token that the key must still have (``ABSENT``: it must have no live record),
     or ``None`` for no condition (allowed for PUT and DELETE; EXPIRE takes the token of a live record).
     ``record`` is given for PUT (complete) and for EXPIRE (``write_id`` and ``expire_at`` count, the
-    rest is ignored).
+    rest is ignored).  ``chunks`` are only for a PUT that expects a live record.
     """
 
     op: Op
     key: Key
     expect: Token | None
     record: Record | None = None
+    chunks: Chunks | None = None
 
 
 Group = Sequence[Change]
@@ -212,6 +228,7 @@ class Store(ABC):
     atomic_groups: bool = True  # whether a group of several keys is possible
     large_from: int = 2**62  # raw bytes from which a write takes long, and goes beside the others
     large_at_once: int = 0  # large values under way at once; 0: as many as take half of ``concurrency``
+    chunked: bool = False  # whether records may have chunks
     shared: bool = True  # whether others may write to it: then nothing that was read stays true by itself
 
     @abstractmethod
@@ -236,6 +253,10 @@ class Store(ABC):
     @abstractmethod
     async def load(self, keys: Sequence[Key], want: Want) -> list[Loaded]:
         """Records and tokens of ``keys``, in their order.  Keys are distinct."""
+
+    async def load_chunks(self, wanted: Sequence[tuple[Key, int]]) -> list[bytes | None]:
+        """Chunks of records, by key and id, in their order; None for one that is not there."""
+        return [None] * len(wanted)
 
     @abstractmethod
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:

@@ -204,6 +204,7 @@ class OffloadingStore(PostgresStore):
         if (
             change.op is not Op.PUT
             or record is None
+            or change.chunks is not None
             or record.raw_size < self.large_from
             or change.key.db < 0
         ):

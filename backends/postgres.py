@@ -22,6 +22,7 @@ from backends.base import (
     ABSENT,
     BESIDE,
     CONFLICT,
+    Change,
     Changes,
     Finding,
     Group,
@@ -43,7 +44,7 @@ from backends.examining import try_out, usable
 from backends.postgres_groups import (
     WRITES,
     Held,
-    Row,
+    chunk_columns,
     committed,
     decide,
     group_size,
@@ -114,6 +115,7 @@ class PostgresStore(Store):
         self.commit_max = 256
         self.key_max = _KEY_MAX
         self._listen_url = listen_url or url
+        self.chunked = True
         self.shared = not single_writer
         self._notify = notify and not single_writer
         self._listen_heartbeat = listen_heartbeat / 1000
@@ -134,8 +136,9 @@ class PostgresStore(Store):
         async with self._pool.link() as link:
             if not (await link.fetch(self._sql.exist, list(self._sql.rights)))[0][0]:
                 await link.run(self._sql.create)
-            await self._check_rights(link)
+            await self._check_rights(link, self._sql.rights)
             await self._bring_up(link)
+            await self._check_rights(link, self._sql.later_rights)
             self._channel = (await link.fetch(self._sql.channel, self._sql.table))[0][0]
             # Another program's table of this name shows itself now, not at the first request.
             await link.fetch(self._sql.load[Want.META], 0, [], 0)
@@ -169,6 +172,12 @@ class PostgresStore(Store):
             # Past the constructors, which take longer than all else that is done with a row here.
             found[db] = {row[0]: new(Loaded, (new(Record, row[1:]), row[3])) for row in rows}
         return [found[db].get(name, _MISSING) for db, name in keys]
+
+    async def load_chunks(self, wanted: Sequence[tuple[Key, int]]) -> list[bytes | None]:
+        columns = [(key.db, key.name, id) for key, id in wanted]
+        rows = await self._fetch(self._sql.load_chunks, *zip(*columns, strict=True))
+        found = {(row[0], row[1], row[2]): row[3] for row in rows}
+        return [found.get(each) for each in columns]
 
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
         outcomes = [CONFLICT] * len(groups)
@@ -303,10 +312,11 @@ class PostgresStore(Store):
             return Versions(layout, 1)
         return Versions(layout, (await link.fetch(self._sql.seals))[0][0])
 
-    async def _check_rights(self, link: Link) -> None:
-        needed = [(table, right) for table, rights in self._sql.rights.items() for right in rights]
+    async def _check_rights(self, link: Link, wanted: Mapping[str, Sequence[str]]) -> None:
+        needed = [(table, right) for table, rights in wanted.items() for right in rights]
         if not (await link.fetch(self._sql.usable, *zip(*needed, strict=True)))[0][0]:
-            grants = (f"{', '.join(rights)} on {table}" for table, rights in self._sql.rights.items())
+            tables = {**self._sql.rights, **self._sql.later_rights}
+            grants = (f"{', '.join(rights)} on {table}" for table, rights in tables.items())
             raise self._refusal(f"this user may not use its tables: grant {'; '.join(grants)}")
 
     def _unfit(self, group: Group) -> StoreError | None:
@@ -338,20 +348,20 @@ class PostgresStore(Store):
         return [committed(group) for group in groups]
 
     async def _put_if(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:
-        rows = [row_of(group[0]) for group in groups]
-        done = await self._put_rows(link, rows, self._clock.ms)
-        return [
-            committed(group) if row[3] in done else CONFLICT for group, row in zip(groups, rows, strict=True)
-        ]
+        done = await self._put_rows(link, [group[0] for group in groups], self._clock.ms)
+        return [committed(group) if _written(group[0]) in done else CONFLICT for group in groups]
 
-    async def _put_rows(self, link: Link, rows: Iterable[Row], now: int) -> set[Token]:
+    async def _put_rows(self, link: Link, changes: Sequence[Change], now: int) -> set[Token]:
         """The write ids of those rows whose condition held."""
-        columns = tuple(zip(*sorted(rows), strict=True))
+        columns = tuple(zip(*sorted(map(row_of, changes)), strict=True))
         fresh = [
             write_id for write_id, expect in zip(columns[3], columns[7], strict=True) if expect == ABSENT
         ]
         telling = self._telling(list(map(Key, columns[0], columns[1])))
-        return {row[0] for row in await link.fetch(self._sql.put_if, *columns, fresh, now, *telling)}
+        statement, chunks = self._sql.put_if, chunk_columns(changes)
+        if chunks:
+            statement = self._sql.put_chunks
+        return {row[0] for row in await link.fetch(statement, *columns, fresh, now, *chunks, *telling)}
 
     async def _delete(self, link: Link, groups: Sequence[Group]) -> list[Outcome]:
         changes = [group[0] for group in groups]
@@ -384,7 +394,7 @@ class PostgresStore(Store):
             changes = [change for group, outcome in decided if outcome.tokens is not None for change in group]
             puts = [change for change in changes if change.op in WRITES]
             for part in _portions(puts, payload_size):
-                await self._put_rows(link, map(row_of, part), now)
+                await self._put_rows(link, part, now)
             gone = {change.key for change in changes if change.op is Op.DELETE}
             gone.update(key for key in keys if token_of(key, held, now) == ABSENT)
             gone.difference_update(change.key for change in puts)
@@ -433,6 +443,10 @@ class PostgresStore(Store):
 
     def _refusal(self, text: str) -> StoreError:
         return StoreError(f"{self._pool.title}: {text}")
+
+
+def _written(change: Change) -> Token | None:
+    return None if change.record is None else change.record.write_id
 
 
 def _portions(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[list[_Item]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from backends.base import ABSENT, CONFLICT, Change, Group, Key, Op, Outcome, StoreError, Token
@@ -79,9 +79,29 @@ def row_of(change: Change) -> Row:
     return *head, record.payload, change.expect
 
 
+def chunk_columns(changes: Iterable[Change]) -> tuple[list[object], ...]:
+    """The arguments about chunks: first of new ones, then of those that are gone; empty if there are none."""
+    new: list[tuple[object, ...]] = []
+    gone: list[tuple[object, ...]] = []
+    for key, record, chunks in [(change.key, change.record, change.chunks) for change in changes]:
+        if chunks is not None and record is not None:
+            new += [(*key, id, value, record.write_id) for id, value in chunks.new]
+            gone += [(*key, id, record.write_id) for id in chunks.gone]
+    if not new and not gone:
+        return ()
+    return (*_columns(new, 5), *_columns(gone, 4))
+
+
+def _columns(rows: list[tuple[object, ...]], count: int) -> tuple[list[object], ...]:
+    return tuple([row[at] for row in rows] for at in range(count))
+
+
 def payload_size(change: Change) -> int:
     record = change.record
-    return 0 if record is None or record.payload is None else len(record.payload)
+    size = 0 if record is None or record.payload is None else len(record.payload)
+    if change.chunks is not None:
+        size += sum([len(value) for _, value in change.chunks.new])
+    return size
 
 
 def group_size(group: Group) -> int:

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from backends.base import Want
+from backends.base import CHUNKED_KINDS, Want
 from backends.versions import SEALS
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """Version of the tables; what made it of the one before is in ``Statements.steps``."""
 # Two proxies that start at once must not create, or change, the same table; any constant of ours will do.
 CREATION_LOCK: Final = 0x72656474696572
@@ -32,6 +32,7 @@ _REPLACE: Final = (
     " raw_size = excluded.raw_size, value = excluded.value"
 )
 _NAMED: Final = "db = $1 and key = any((select $2::bytea[])::bytea[])"
+_CHUNKED: Final = f"in ({', '.join(map(str, sorted(CHUNKED_KINDS)))})"
 _RANGE: Final = "db = $1 and key >= $2 and key < $3"
 
 
@@ -44,12 +45,16 @@ class Statements:
         main = f"{home}{quoted(name)}"
         meta = f"{home}{quoted(name + '_meta')}"
         aside = f"{home}{quoted(name + '_quarantine')}"
+        chunks = f"{home}{quoted(name + '_chunks')}"
+        drop = f"{home}{quoted(name + '_drop_chunks')}"
 
         self.rights: Final = {
             main: ("select", "insert", "update", "delete"),
             meta: ("select",),
             aside: ("select", "insert", "delete"),
         }
+        # Of what older layouts do not have.
+        self.later_rights: Final = {chunks: ("select", "insert", "delete")}
         # $1 names of tables.
         self.exist: Final = "select bool_and(to_regclass(name) is not null) from unnest($1::text[]) name"
         # $1 names of tables, $2 a right for each.
@@ -77,12 +82,14 @@ class Statements:
                 expire_at bigint not null, raw_size bigint not null, value bytea,
                 reason text not null, moved_at bigint not null,
                 primary key (db, key, write_id));
+            {_chunks(main, chunks, drop)}
             create table if not exists {meta} (
                 schema_version integer not null, seal_version integer not null);
             insert into {meta} select {LAYOUT}, {SEALS} where not exists (select from {meta})"""
         # What makes the tables of the version before those of a version.
         self.steps: Final = {
             2: f"alter table {meta} add column seal_version integer not null default 1",
+            3: _chunks(main, chunks, drop),
         }
         self.layout: Final = f"select max(schema_version) from {meta}"
         self.seals: Final = f"select max(seal_version) from {meta}"
@@ -99,9 +106,15 @@ class Statements:
             Want.VALUE: f"case when octet_length(value) <= {bulk_max} then value end",
             Want.WHOLE: "value",
         }
+        size = "octet_length(value)"
+        with_chunks = (
+            f"{size} + case when kind {_CHUNKED} then (select coalesce(sum(octet_length(c.value)), 0)"
+            f" from {chunks} c where c.db = m.db and c.key = m.key)::bigint else 0 end"
+        )
         self.load: Final = {  # the key, then as a Record has them
-            want: f"select key, {value}, kind, write_id, expire_at, raw_size, octet_length(value)"
-            f" from {main} where {_NAMED} and (expire_at = 0 or expire_at > $3)"
+            want: f"select key, {value}, kind, write_id, expire_at, raw_size,"
+            f" {size if want is Want.VALUE else with_chunks}"
+            f" from {main} m where {_NAMED} and (expire_at = 0 or expire_at > $3)"
             for want, value in payload.items()
         }
         # $1 db, $2 keys.
@@ -135,6 +148,26 @@ class Statements:
             where excluded.write_id <> all($9::bigint[]) or (old.expire_at > 0 and old.expire_at <= $10)
             returning write_id"""
         self.put_if: Final = _telling(put_if, 11) if notify else put_if
+        # As put_if; $11 dbs, $12 keys, $13 ids, $14 values of chunks that are new, $15 the write ids of their
+        # rows, $16 dbs, $17 keys, $18 ids of those that are gone, $19 the write ids of their rows.
+        put_chunks = f"""{put_if}), added as (
+                insert into {chunks} (db, key, id, value) select n.db, n.key, n.id, n.value
+                from unnest((select $11::smallint[]), (select $12::bytea[]), (select $13::bigint[]),
+                    (select $14::bytea[]), (select $15::bigint[])) n(db, key, id, value, write_id)
+                where exists (select from done d where d.write_id = n.write_id)),
+            gone as (
+                delete from {chunks} c using unnest((select $16::smallint[]), (select $17::bytea[]),
+                    (select $18::bigint[]), (select $19::bigint[])) n(db, key, id, write_id)
+                where c.db = n.db and c.key = n.key and c.id = n.id
+                and exists (select from done d where d.write_id = n.write_id)"""
+        self.put_chunks: Final = (
+            _telling(put_chunks, 20) if notify else f"with done as ({put_chunks}) select write_id from done"
+        )
+        # $1 dbs, $2 keys, $3 ids.
+        self.load_chunks: Final = f"""
+            select c.db, c.key, c.id, c.value
+            from unnest((select $1::smallint[]), (select $2::bytea[]), (select $3::bigint[])) n(db, key, id)
+            join {chunks} c on c.db = n.db and c.key = n.key and c.id = n.id"""
         # $1 db, $2 keys, $3 the tokens expected (null: no condition), $4 now.  Returns the tokens of what was
         # deleted.  Locked first, in order: a scan that finds several keys may find them in any order.
         delete = f"""
@@ -199,6 +232,41 @@ class Statements:
             select count(*) from gone"""
 
 
+def _chunks(main: str, chunks: str, drop: str) -> str:
+    """The table of chunks, which go with their rows, and which who may write these may write too."""
+    when = {
+        "update": f"after update on {main} for each row"
+        f" when (old.kind {_CHUNKED} and not new.kind {_CHUNKED})",
+        "delete": f"after delete on {main} for each row when (old.kind {_CHUNKED})",
+    }
+    literal, escaped = f"'{_escaped(main)}'", _escaped(chunks)
+    triggers = "".join(
+        f"""
+            drop trigger if exists chunks_{event} on {main};
+            create trigger chunks_{event} {clause} execute procedure {drop}();"""
+        for event, clause in when.items()
+    )
+    return f"""
+            create table if not exists {chunks} (
+                id bigint not null, db smallint not null, key bytea not null, value bytea not null,
+                primary key (db, key, id));
+            alter table {chunks} alter value set storage external;
+            do $grant$ declare grantee text; begin
+                for grantee in select coalesce(quote_ident(r.rolname), 'public')
+                    from pg_class t, aclexplode(t.relacl) a left join pg_roles r on r.oid = a.grantee
+                    where t.oid = {literal}::regclass and a.privilege_type = 'INSERT'
+                loop
+                    execute 'grant select, insert, delete on {escaped} to ' || grantee;
+                end loop;
+            end $grant$;
+            create or replace function {drop}() returns trigger language plpgsql security definer
+                set search_path from current as $drop$
+            begin
+                delete from {chunks} where db = old.db and key = old.key;
+                return null;
+            end $drop$;{triggers}"""
+
+
 def _told(place: int) -> str:
     """Sends messages, whose channel and array are the arguments from ``place`` on, if ``done`` has a row."""
     return (
@@ -210,6 +278,11 @@ def _told(place: int) -> str:
 def _telling(change: str, place: int) -> str:
     """A statement that returns write ids, and sends messages as well."""
     return f"with done as ({change}) select write_id, told from done, ({_told(place)}) told"
+
+
+def _escaped(name: str) -> str:
+    """Within a literal."""
+    return name.replace("'", "''")
 
 
 def quoted(name: str) -> str:

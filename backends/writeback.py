@@ -459,6 +459,9 @@ class WriteBackStore(Store):
     async def url(self, record: Record, seconds: int) -> str | None:
         return await self.inner.url(record, seconds)
 
+    async def load_chunks(self, wanted: Sequence[tuple[Key, int]]) -> list[bytes | None]:
+        return await self.inner.load_chunks(wanted)
+
     def figures(self) -> dict[str, int]:
         return self.inner.figures()
 

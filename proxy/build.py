@@ -146,7 +146,6 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         )
         memory = MemoryBackend(backend.name, backend.max_bytes, backend.policy, clock, policies, events)
         return MemoryHome(memory, *bounds)
-    cold = PrefixMap((route.prefix, _cold_policy(route, route.backend != own)) for route in config.routes)
     assert isinstance(backend, ColdBackend)
     store = _store(config, backend, clock)
     behind: WriteBackStore | None = None
@@ -154,6 +153,10 @@ def _home(config: Config, backend: BackendConfig, clock: Clock, cache: NearCache
         from backends.writeback import WriteBackStore
 
         behind = WriteBackStore(store, Path(backend.journal), backend.journal_max, backend.lease, clock)
+    chunked = (behind or store).chunked
+    cold = PrefixMap(
+        (route.prefix, _cold_policy(route, route.backend != own, chunked)) for route in config.routes
+    )
     home = ColdHome(behind or store, clock, cold, cache, events, *bounds)
     home.write_back = behind
     home.dictionaries = Dictionaries(home.store, backend.dictionaries_max)
@@ -278,9 +281,13 @@ def _own(backend: BackendConfig, general: type[BackendConfig]) -> dict[str, Any]
     return {field.name: getattr(backend, field.name) for field in fields(backend) if field.name not in shared}
 
 
-def _cold_policy(route: RouteConfig, foreign: bool) -> ColdPolicy:
+def _cold_policy(route: RouteConfig, foreign: bool, chunked: bool) -> ColdPolicy:
     policy = _seal_policy(route)
-    return ColdPolicy(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign)
+    chunk_over = route.chunk_over if chunked else 0
+    return ColdPolicy(
+        *(route.ttl, route.max_value, policy, route.cache, route.cache_ttl, foreign),
+        *(chunk_over, route.chunk_size),
+    )
 
 
 def _seal_policy(route: RouteConfig) -> SealPolicy:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from mypy_extensions import mypyc_attr
 
 from backends.base import ABSENT, Key, Op, Token, Waiter, Want
+from backends.codecs import Hash
 from backends.samples import Samples
 from backends.seal import SealPolicy
 from proxy.clock import Clock
@@ -52,12 +54,23 @@ class ColdPolicy(KeyPolicy):
         cache: bool,
         cache_ttl: int,
         foreign: bool = False,
+        chunk_over: int = 0,
+        chunk_size: int = 0,
     ) -> None:
         super().__init__(ttl, max_value, foreign)
         self.seal: SealPolicy = seal
         self.cache: bool = cache
         self.cache_ttl: int = cache_ttl  # ms, 0: no bound
         self.samples: Samples | None = None
+        self.chunk_over: int = chunk_over  # bytes; larger collections are kept in chunks, unless it is 0
+        self.chunk_size: int = chunk_size  # bytes of one, about
+        self._chunk_seal: SealPolicy = seal
+
+    def chunk_seal(self) -> SealPolicy:
+        """How chunks are sealed: their root has their digests."""
+        if self._chunk_seal.dictionary_id != self.seal.dictionary_id or self._chunk_seal is self.seal:
+            self._chunk_seal = replace(self.seal, hash=Hash.NONE)
+        return self._chunk_seal
 
 
 @mypyc_attr(acyclic=True)
@@ -98,12 +111,14 @@ class Cell:
         self.stale: bool = False  # the store was cleared since the work on what is known began
         self.outdated: bool = False  # another has changed the key since
         self.kept: Copy | None = None  # a copy that is good if the store still has the write that it is of
+        self.replaced: bool = False  # the change puts another value in place of the one that is there
 
     def forget(self) -> None:
         """Drop what is known and what was changed: it is not, or may not be, as the store has it."""
         self.known = NOTHING
         self.entry = None
         self.kept = None
+        self.replaced = False
         self.change = NO_OP
         self.blind = False
         self.damage = ""
@@ -138,6 +153,7 @@ class Job:
         self.placed: bool = False  # no write that is sent to the store later can overtake it
         self.waiting: bool = False  # has all that it needs but its place
         self.alone: bool = False  # it shares no step with those before it
+        self.whole: bool = False  # it runs on values of which all chunks are loaded
         self.done: bool = False
         self.then: Callable[[], None] | None = None  # what waits for it to be done
 
@@ -190,7 +206,22 @@ class WorkingSet(Keyspace):
         return entry
 
     def edit(self, key: bytes) -> Entry | None:
-        return self.find(key)
+        entry = self.edit_part(key)
+        if entry is not None:
+            _whole(entry.value)
+        return entry
+
+    def edit_part(self, key: bytes) -> Entry | None:
+        entry = self.find(key)
+        if entry is not None and not self._cell(key, VALUE).policy.chunk_over:
+            _whole(entry.value)  # it will be stored in one piece
+        return entry
+
+    def load_whole(self) -> None:
+        """Raise NeedChunks unless all that is known of the keys is loaded."""
+        for cell in self.cells:
+            if cell.entry is not None:
+                _whole(cell.entry.value)
 
     def peek(self, key: bytes) -> Entry | None:
         return self._cell(key, META).entry
@@ -198,6 +229,10 @@ class WorkingSet(Keyspace):
     def put(self, key: bytes, kind: int, value: object, expire_at: int = 0) -> None:
         cell = self._cell(key, NOTHING)
         check_size(cell.policy, value)
+        _whole(value)
+        if isinstance(value, Collection) and value.chunked:
+            value.detach()  # they are another key's
+        cell.replaced = True
         self.changed.append(key)
         if not expire_at and cell.policy.ttl:
             expire_at = self.clock.ms + cell.policy.ttl
@@ -269,6 +304,12 @@ class WorkingSet(Keyspace):
         if cell.change:
             raise NeedKeys(self.db, [key], META)
         return cell.token
+
+
+def _whole(value: object) -> None:
+    """Raise NeedChunks unless all of a value is loaded."""
+    if isinstance(value, Collection) and value.chunked:
+        value.whole()
 
 
 class CachedKey(Keyspace):

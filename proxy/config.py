@@ -323,6 +323,8 @@ class RouteConfig(Table):
     dictionary_size: DictionarySize = size("64kb")
     dictionary_samples: Samples = 2000
     dictionary_samples_bytes: Limit = size("4mb")
+    chunk_over: Size = size("64kb")
+    chunk_size: Limit = size("4kb")
     read_policy: Literal["primary", "prefer_replica", "replica", "any"] = "primary"
 
     @property
@@ -347,17 +349,18 @@ HOT_ROUTE: Final[dict[str, Any]] = {
 }
 _HOT_DEFAULTS: Final = RouteConfig(prefix=b"", backend="", **HOT_ROUTE)
 _SEALED_ONLY: Final = ("compression", "compression_level", "compress_min", "integrity")
+_CHUNKED: Final = ("chunk_over", "chunk_size")
 _TRAINED: Final = ("dictionary", "dictionary_size", "dictionary_samples", "dictionary_samples_bytes")
 # Options of a redis route which say how it seals, and what is said where it doesn't.
 _SEALED_BY: Final = ("compression_level", "compress_min")
 _UNSEALED: Final = 'has no effect on a redis backend without compression = "zstd" or integrity = "sha256"'
 _ABSENT: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "memory": (
-        ("cache", "cache_ttl", "write", *_SEALED_ONLY, *_TRAINED),
+        ("cache", "cache_ttl", "write", *_SEALED_ONLY, *_TRAINED, *_CHUNKED),
         "does not apply to a memory backend; leave it out",
     ),
     "redis": (
-        ("ttl", "write", *_TRAINED),
+        ("ttl", "write", *_TRAINED, *_CHUNKED),
         "is not available on a redis backend in this version; leave it out",
     ),
 }
@@ -570,6 +573,15 @@ def _routes(
             reader.mistake(where, "read_policy", why)
         if cls is not None and cls.cold and route.dictionary == "auto" and route.compression == "none":
             reader.mistake(where, "dictionary", 'has no effect without compression = "zstd"')
+        if cls is not None and cls.cold and (cls is not PostgresBackend or route.write == "back"):
+            why = (
+                "has an effect on Postgres alone"
+                if cls is not PostgresBackend
+                else 'has no effect behind write = "back"'
+            )
+            for option in _CHUNKED:
+                if getattr(route, option) != getattr(_HOT_DEFAULTS, option):
+                    reader.mistake(where, option, why)
         if cls is not None and not cls.cold:
             absent, why = _ABSENT[cls.type]
             for option in absent:

@@ -22,7 +22,7 @@ from backends.training import SAMPLES_MIN, Candidate, train, with_dictionary
 from proxy import errors
 from proxy.cells import ColdPolicy
 from proxy.clock import Clock
-from proxy.keyspace import DATABASES
+from proxy.keyspace import DATABASES, UNCHUNKED
 from proxy.resp import Reply
 
 log = logging.getLogger("redtier.dictionaries")
@@ -253,7 +253,7 @@ class Training:
         found: list[bytes] = []
         loaded = await load_all(self.dictionaries.store, keys, Want.VALUE)
         for key, (record, _) in zip(keys, loaded, strict=True):
-            if record is None or record.payload is None:  # gone, or large
+            if record is None or record.payload is None or record.kind in UNCHUNKED:  # gone, or large
                 continue
             try:
                 by_id = await self.dictionaries.of(record.payload)

@@ -23,14 +23,14 @@ from proxy.datatypes.hash import Hash
 from proxy.datatypes.list import List
 from proxy.errors import CommandError, NeedKeys
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.keyspace import HASH, KIND_NAMES, LIST, SET, STRING, UNLOADED, VOLATILE_HASH, ZSET, Keyspace
+from proxy.keyspace import HASH, KIND_NAMES, LIST, SET, STREAM, STRING, UNLOADED, ZSET, Keyspace
 from proxy.lru import Entry
 from proxy.resp import Argv, Reply
 from proxy.router import Home, Router
 
 Loaded = dict[bytes, Entry | None]
 
-KINDS: Final = {name.encode(): kind for kind, name in KIND_NAMES.items() if kind != VOLATILE_HASH}
+KINDS: Final = {KIND_NAMES[kind].encode(): kind for kind in (STRING, LIST, SET, ZSET, HASH, STREAM)}
 
 
 class Reading(NamedTuple):

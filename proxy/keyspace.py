@@ -23,6 +23,7 @@ from proxy.lru import Entry
 DATABASES: Final = 16
 
 # Data types.  The numbers stand in stored records: they are never reused.
+CHUNK: Final = 0  # only of seals: a piece of a collection
 STRING: Final = 1
 LIST: Final = 2
 SET: Final = 3
@@ -30,8 +31,11 @@ ZSET: Final = 4
 HASH: Final = 5
 STREAM: Final = 6
 VOLATILE_HASH: Final = 7  # only of records: a hash that is gone when the last of its fields has expired
+CHUNKED_LIST: Final = 8  # only of records: the root of a list that is kept in chunks
+CHUNKED_STREAM: Final = 9  # the same of a stream
 
 KIND_NAMES: Final = {
+    CHUNK: "chunk",
     STRING: "string",
     LIST: "list",
     SET: "set",
@@ -39,7 +43,13 @@ KIND_NAMES: Final = {
     HASH: "hash",
     STREAM: "stream",
     VOLATILE_HASH: "hash",
+    CHUNKED_LIST: "list",
+    CHUNKED_STREAM: "stream",
 }
+
+CHUNKED: Final = {LIST: CHUNKED_LIST, STREAM: CHUNKED_STREAM}
+"""By data type, the kind of the records that are roots of chunks."""
+UNCHUNKED: Final = {kind: type for type, kind in CHUNKED.items()}
 
 
 class Block:
@@ -143,6 +153,13 @@ class Keyspace:
     @abstractmethod
     def edit(self, key: bytes) -> Entry | None:
         """The live entry, with its value, for changing it."""
+
+    def edit_part(self, key: bytes) -> Entry | None:
+        """As ``edit``, for who changes a part of a collection by one of its methods, before all else.
+
+        Chunks of it may not be loaded.
+        """
+        return self.edit(key)
 
     @abstractmethod
     def peek(self, key: bytes) -> Entry | None:

@@ -21,7 +21,7 @@ from proxy.datatypes.values import from_record, pack
 from proxy.errors import CommandError
 from proxy.events import Where
 from proxy.homes import ColdHome, UpstreamHome
-from proxy.keyspace import DATABASES, STRING, VOLATILE_HASH, KeyPolicy
+from proxy.keyspace import DATABASES, STRING, UNCHUNKED, VOLATILE_HASH, KeyPolicy
 from proxy.lru import entry_size
 from proxy.moves import Place, Value, dumped
 from proxy.resp import BULK_MAX
@@ -289,7 +289,7 @@ class StoreSide(Side):
     def _found(self, name: bytes, record: Record | None) -> Found:
         if record is None:
             return None
-        if record.payload is None or record.raw_size > SMALL:
+        if record.payload is None or record.raw_size > SMALL or record.kind in UNCHUNKED:
             return Large(record.raw_size)
         try:
             raw = unseal(self.db, name, record.kind, record.payload, SMALL, self._dictionaries.known)

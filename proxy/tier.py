@@ -25,6 +25,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -46,7 +47,7 @@ from backends.base import (
 )
 from backends.batching import Batcher
 from backends.dictionaries import Dictionaries
-from backends.seal import IntegrityError, UnknownDictionary, seal, unseal
+from backends.seal import IntegrityError, UnknownDictionary, unseal
 from proxy import errors
 from proxy.cells import (
     DELETE,
@@ -65,12 +66,13 @@ from proxy.cells import (
     Step,
     WorkingSet,
 )
+from proxy.chunks import DamagedChunk, Sealed, fill, portions, prepare
 from proxy.clock import Clock
-from proxy.datatypes.collection import Collection
-from proxy.datatypes.values import Stored, from_record, to_record
+from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.values import from_record
 from proxy.errors import CommandError, NeedKeys
 from proxy.hearing import Hearing
-from proxy.keyspace import UNLOADED, VOLATILE_HASH, EventSink, Keyspace
+from proxy.keyspace import UNCHUNKED, UNLOADED, VOLATILE_HASH, EventSink, Keyspace
 from proxy.nearcache import Copies, NearCache
 from proxy.prefixes import PrefixMap
 from proxy.resp import Argv, Reply
@@ -132,6 +134,9 @@ class Tier(Home):
         # Where a batch may be committed whole, one follows the other: what is sent later takes effect later.
         self._serial: bool = store.atomic_groups
         at_once = 1 if self._serial else each
+        self._chunks: Batcher[tuple[Key, int], bytes | None] = Batcher(
+            store.load_chunks, each, store.load_max
+        )
         self._commits: Batcher[list[Change], Outcome] = Batcher(store.commit, at_once, store.commit_max)
         # Requests with a large value go beside them, so that they delay nobody.
         self._large_commits: Batcher[list[Change], Outcome] = Batcher(store.commit, large, 1)
@@ -250,7 +255,8 @@ class Tier(Home):
         elif kept is not None and cell.wanted != META:
             self._load(cell, cell.wanted)
         elif cell.wanted == META and record.kind != VOLATILE_HASH:
-            cell.entry = Copy(cell.key.name, record.kind, UNLOADED, record.expire_at, token)
+            kind = UNCHUNKED.get(record.kind, record.kind)
+            cell.entry = Copy(cell.key.name, kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
         elif record.raw_size > cell.policy.max_value:
             # No damage: the limit was higher when it was written.
@@ -258,7 +264,7 @@ class Tier(Home):
             self._unreadable(cell, record, refusal)
         elif record.payload is None:
             self._wholes.submit(cell, partial(self._loaded, cell))
-        elif len(record.payload) < LARGE and record.raw_size < LARGE:
+        elif len(record.payload) < LARGE and (record.raw_size < LARGE or record.kind in UNCHUNKED):
             try:
                 raw = unseal(
                     cell.key.db,
@@ -304,6 +310,60 @@ class Tier(Home):
         else:
             self._keep(cell, record, raw)
 
+    async def _load_chunks(self, job: Job, need: NeedChunks) -> None:
+        """Load what a job needs of a collection in chunks, then run it."""
+        value = need.value
+        cell = next(cell for cell in job.cells if cell.entry is not None and cell.entry.value is value)
+        cell.wanted = VALUE
+        job.loading += 1
+        try:
+            for some in portions(need.chunks):
+                if not await self._fill(cell, value, some):
+                    job.tries += 1
+                    cell.forget()
+                    self._load(cell, VALUE)
+                    return
+        except DamagedChunk as damage:
+            await self._quarantine_chunk(cell, damage)
+        except Exception as failure:
+            self._load_failed(cell, failure)
+        else:
+            self._cell_ready(cell, VALUE)
+
+    async def _fill(self, cell: Cell, value: Collection, chunks: Sequence[Chunk]) -> bool:
+        """Load and verify chunks; false if the key was changed and has them no more.
+
+        Raises DamagedChunk and StoreError.
+        """
+        loop = asyncio.get_running_loop()
+        loads: list[asyncio.Future[bytes | None]] = []
+        for chunk in chunks:
+            loads.append(loop.create_future())
+            self._chunks.submit((cell.key, chunk.id), partial(_settle, loads[-1]))
+        sealed: list[bytes] = []
+        for chunk, payload in zip(chunks, await asyncio.gather(*loads), strict=True):
+            if payload is None:
+                [(_, token)] = await self.store.load([cell.key], Want.META)
+                if token != cell.token:
+                    return False
+                raise DamagedChunk(chunk, None, "it is missing")
+            sealed.append(payload)
+        await fill(cell.key, value, chunks, sealed, self.dictionaries)
+        return True
+
+    async def _quarantine_chunk(self, cell: Cell, damage: DamagedChunk) -> None:
+        try:
+            await damage.keep_aside(self.store, cell.key)
+            record, token = await self.store.stored(cell.key)
+        except Exception as error:
+            self._load_failed(cell, error)
+            return
+        if record is not None and token == cell.token:
+            await self._quarantine(cell, record, str(damage))
+        else:  # it was overwritten meanwhile
+            cell.forget()
+            self._load(cell, VALUE)
+
     async def _quarantine(self, cell: Cell, record: Record, reason: str) -> None:
         """A record is damaged: keep a copy aside before anyone can overwrite it, then say so."""
         self.damaged += 1
@@ -317,7 +377,8 @@ class Tier(Home):
 
     def _unreadable(self, cell: Cell, record: Record, error: CommandError) -> None:
         """The cell has its metadata; whoever wants the value gets the error."""
-        cell.entry = Copy(cell.key.name, record.kind, UNLOADED, record.expire_at, cell.token)
+        kind = UNCHUNKED.get(record.kind, record.kind)
+        cell.entry = Copy(cell.key.name, kind, UNLOADED, record.expire_at, cell.token)
         cell.damage = error.text
         self._cell_ready(cell, VALUE)
 
@@ -411,6 +472,8 @@ class Tier(Home):
         """Run one handler; false if it has to wait for more to be loaded, or to be run anew."""
         changed = len(work.changed)
         try:
+            if job.whole:
+                work.load_whole()
             steps.append((job, job.handler(work, job.argv)))
         except CommandError as error:
             if len(work.cells) > 1:  # all or nothing: what it did before it was refused is undone
@@ -422,6 +485,7 @@ class Tier(Home):
         except NeedKeys as need:
             if len(work.changed) != changed:
                 # What it has changed so far is undone by loading anew, and it runs from its start.
+                job.whole = job.whole or isinstance(need, NeedChunks)
                 for cell in job.cells:
                     cell.forget()
                 if steps:
@@ -430,7 +494,12 @@ class Tier(Home):
                     steps.clear()
                     return False
             if not steps:
-                self._load_more(job, need)
+                if not isinstance(need, NeedChunks):
+                    self._load_more(job, need)
+                elif job.whole and len(work.changed) != changed:
+                    self._start(job)
+                else:
+                    self._in_background(self._load_chunks(job, need))
             return False
         except Exception:
             log.exception("%s failed", job.argv[0])
@@ -561,16 +630,12 @@ class Tier(Home):
         changes = []
         try:
             for cell in cells:
-                record: Record | None = None
+                sealed: Sealed | None = None
                 entry = cell.entry
                 if cell.change == PUT and entry is not None:
-                    stored = to_record(entry.kind, entry.value, entry.expire_at)
-                    sealed = await loop.run_in_executor(
-                        None, seal, cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal
-                    )
-                    record = self._record(stored, sealed, cell.policy)
+                    sealed = await loop.run_in_executor(None, prepare(cell, entry, self._next_write_id).seal)
                 if cell.known or cell.change:
-                    changes.append(self._change(cell, record))
+                    changes.append(self._change(cell, sealed))
         except Exception as error:
             self._committed(error, cells, [], steps, [])
         else:
@@ -580,16 +645,22 @@ class Tier(Home):
         self._write_id = self._write_id % (2**63 - 1) + 1
         return self._write_id
 
-    def _record(self, stored: Stored, sealed: bytes, policy: ColdPolicy) -> Record:
-        self.raw_bytes += len(stored.raw)
-        self.stored_bytes += len(sealed)
-        if policy.samples is not None:
-            policy.samples.saw(stored.raw, sealed)
-        write_id = self._next_write_id()
-        return Record(sealed, stored.kind, write_id, stored.expire_at, len(stored.raw), len(sealed))
+    def _put(self, cell: Cell, sealed: Sealed) -> Change:
+        self.raw_bytes += sealed.new_size
+        stored_size = len(sealed.payload)
+        self.stored_bytes += stored_size
+        if sealed.chunks is not None:
+            for _, chunk in sealed.chunks.new:
+                self.stored_bytes += len(chunk)
+        elif cell.policy.samples is not None:
+            cell.policy.samples.saw(sealed.raw, sealed.payload)
+        record = Record(
+            sealed.payload, sealed.kind, self._next_write_id(), sealed.expire_at, sealed.raw_size, stored_size
+        )
+        return Change(Op.PUT, cell.key, None if cell.blind else cell.token, record, sealed.chunks)
 
-    def _change(self, cell: Cell, record: Record | None) -> Change:
-        """What is to be done in the store for one cell; ``record`` is what is put there, if it is made."""
+    def _change(self, cell: Cell, sealed: Sealed | None) -> Change:
+        """What is to be done in the store for one cell; ``sealed`` is what is put there, if it is made."""
         expect = None if cell.blind else cell.token
         entry = cell.entry
         if not cell.change:
@@ -599,11 +670,9 @@ class Tier(Home):
         if cell.change == EXPIRE:
             record = Record(None, entry.kind, self._next_write_id(), entry.expire_at, 0, 0)
             return Change(Op.EXPIRE, cell.key, expect, record)
-        if record is None:
-            stored = to_record(entry.kind, entry.value, entry.expire_at)
-            sealed = seal(cell.key.db, cell.key.name, stored.kind, stored.raw, cell.policy.seal)
-            record = self._record(stored, sealed, cell.policy)
-        return Change(Op.PUT, cell.key, expect, record)
+        if sealed is None:
+            sealed = prepare(cell, entry, self._next_write_id).seal()
+        return self._put(cell, sealed)
 
     def _send(
         self,
@@ -636,7 +705,8 @@ class Tier(Home):
 
     def _takes_long(self, changes: list[Change]) -> bool:
         for change in changes:
-            if change.record is not None and change.record.raw_size >= self.store.large_from:
+            record = change.record
+            if record is not None and change.chunks is None and record.raw_size >= self.store.large_from:
                 return True
         return False
 
@@ -674,6 +744,7 @@ class Tier(Home):
                 self.sink.changed(cell.key.db, cell.key.name)
             cell.change = NO_OP
             cell.blind = False
+            cell.replaced = False
         if self.sink.watching:
             self.sink.by([])
         self._emit(effects)
@@ -776,6 +847,7 @@ class Tier(Home):
             await asyncio.wait(self._background)
         for batcher in (self._metas, self._values, self._wholes):
             await batcher.close()
+        await self._chunks.close()
         await self._commits.close()
         await self._large_commits.close()
         await self.store.close()
@@ -800,6 +872,13 @@ def _is_large(steps: list[Step]) -> bool:
     return False
 
 
+def _settle(future: asyncio.Future[bytes | None], result: bytes | Exception | None) -> None:
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
 def _failing(error: CommandError) -> Handler:
     def fail(keyspace: Keyspace, argv: Argv) -> Reply:
         raise error
@@ -809,5 +888,5 @@ def _failing(error: CommandError) -> Handler:
 
 def _length(value: object) -> int:
     if isinstance(value, Collection):
-        return value.size
+        return value.unchunked()
     return len(value) if isinstance(value, (bytes, bytearray)) else 0

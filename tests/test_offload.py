@@ -189,6 +189,10 @@ async def test_collections_and_changes_of_large_values(start: Start) -> None:
         await client.rpush("long:list", *[b"x" * 1000] * 400)
         await client.rpush("long:list", b"last")
         assert await client.lrange("long:list", -2, -1) == [b"x" * 1000, b"last"]
+        await client.delete("long:list")  # once it has grown it is in chunks
+        await client.hset("long:hash", mapping={f"{number}": b"x" * 1000 for number in range(400)})
+        await client.hset("long:hash", "last", "more")
+        assert await client.hmget("long:hash", "399", "last") == [b"x" * 1000, b"more"]
         await client.set("long:s", TEXT)
         await client.append("long:s", b"!")
         assert await client.strlen("long:s") == len(TEXT) + 1

@@ -58,7 +58,7 @@ def _pop_first(ks: Keyspace, argv: Argv, pop: Handler) -> Reply:
     """Pop one element of the first key that has any; the reply begins with that key."""
     timeout = parse_timeout(argv[-1])
     for key in argv[1:-1]:
-        if ks.edit(key) is not None:
+        if ks.edit_part(key) is not None:
             popped = pop(ks, [argv[0], key])
             return [key, *popped] if isinstance(popped, list) else [key, popped]
     return Block(timeout, NULL_ARRAY, argv)
@@ -93,7 +93,7 @@ def brpoplpush(ks: Keyspace, argv: Argv) -> Reply:
 
 
 def _move(ks: Keyspace, argv: Argv, timeout: int, move: Handler) -> Reply:
-    if ks.edit(argv[1]) is None:
+    if ks.edit_part(argv[1]) is None:
         return Block(timeout, None, argv)
     return move(ks, argv[:-1])
 

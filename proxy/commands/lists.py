@@ -41,23 +41,23 @@ def list_of(entry: Entry) -> List:
 
 @keys_command("lpush")
 def lpush(ks: Keyspace, argv: Argv) -> Reply:
-    return _push(ks, argv, ks.edit(argv[1]), True)
+    return _push(ks, argv, ks.edit_part(argv[1]), True)
 
 
 @keys_command("rpush")
 def rpush(ks: Keyspace, argv: Argv) -> Reply:
-    return _push(ks, argv, ks.edit(argv[1]), False)
+    return _push(ks, argv, ks.edit_part(argv[1]), False)
 
 
 @keys_command("lpushx")
 def lpushx(ks: Keyspace, argv: Argv) -> Reply:
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     return 0 if entry is None else _push(ks, argv, entry, True)
 
 
 @keys_command("rpushx")
 def rpushx(ks: Keyspace, argv: Argv) -> Reply:
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     return 0 if entry is None else _push(ks, argv, entry, False)
 
 
@@ -108,7 +108,7 @@ def _pop(ks: Keyspace, argv: Argv, left: bool) -> Reply:
         if size > 3:
             raise wrong_arity("lpop" if left else "rpop")
         count = _natural(argv[2], NOT_POSITIVE)
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     if entry is None:
         return None if size == 2 else NULL_ARRAY
     source = list_of(entry)
@@ -169,7 +169,7 @@ def lmpop(ks: Keyspace, argv: Argv) -> Reply:
             raise CommandError(SYNTAX)
         count = _positive(args.next(), COUNT_NOT_POSITIVE)
     for at in range(2, 2 + numkeys):
-        entry = ks.edit(argv[at])
+        entry = ks.edit_part(argv[at])
         if entry is not None:
             return [argv[at], _take(ks, entry, list_of(entry), count or 1, left)]
     return NULL_ARRAY
@@ -205,15 +205,15 @@ def rpoplpush(ks: Keyspace, argv: Argv) -> Reply:
 
 def _move(ks: Keyspace, argv: Argv, pop_left: bool, push_left: bool) -> Reply:
     key = argv[2]
-    source_entry = ks.edit(argv[1])
+    source_entry = ks.edit_part(argv[1])
     if source_entry is None:
         return None
     source = list_of(source_entry)
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     target = None if entry is None else list_of(entry)
     size = len(source.get(0 if pop_left else source.count - 1)) + ITEM_OVERHEAD
     ks.reserve(key, entry, size if target is not None else size + LIST_OVERHEAD)
-    source_entry = ks.edit(argv[1])
+    source_entry = ks.edit_part(argv[1])
     if source_entry is None:  # what the new list needs has pushed it out of memory
         return None
     if target is None:
@@ -310,7 +310,7 @@ def lpos(ks: Keyspace, argv: Argv) -> Reply:
 @keys_command("lset")
 def lset(ks: Keyspace, argv: Argv) -> Reply:
     key, item = argv[1], argv[3]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         raise CommandError(NO_SUCH_KEY)
     target = list_of(entry)
@@ -329,7 +329,7 @@ def linsert(ks: Keyspace, argv: Argv) -> Reply:
     key, where, pivot, item = argv[1], argv[2].upper(), argv[3], argv[4]
     if where != b"BEFORE" and where != b"AFTER":
         raise CommandError(SYNTAX)
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         return 0
     target = list_of(entry)
@@ -344,7 +344,7 @@ def linsert(ks: Keyspace, argv: Argv) -> Reply:
 @keys_command("lrem")
 def lrem(ks: Keyspace, argv: Argv) -> Reply:
     count = parse_int(argv[2])
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     if entry is None:
         return 0
     target = list_of(entry)
@@ -358,7 +358,7 @@ def lrem(ks: Keyspace, argv: Argv) -> Reply:
 @keys_command("ltrim")
 def ltrim(ks: Keyspace, argv: Argv) -> Reply:
     start, end = parse_int(argv[2]), parse_int(argv[3])
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     if entry is None:
         return OK
     target = list_of(entry)

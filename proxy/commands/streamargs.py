@@ -100,6 +100,13 @@ class Addition:
         self.ms: int = -1  # of an id whose sequence number is to be found
         self.fields: int = 0  # where they begin
 
+    def check(self, stream: Stream, more: int) -> None:
+        """Raise NeedChunks where ``apply`` would, once ``more`` entries were added."""
+        if self.trim == MAXLEN:
+            stream.plan_to(self.length, self.approximate, self.limit, more)
+        elif self.trim == MINID:
+            stream.plan_before(self.min_id, self.approximate, self.limit)
+
     def apply(self, stream: Stream) -> int:
         """Trim: how many entries went."""
         if self.trim == MAXLEN:

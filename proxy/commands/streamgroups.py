@@ -43,7 +43,7 @@ def find_group(ks: Keyspace, key: bytes, name: bytes, change: bool) -> tuple[Ent
 
 @keys_command("xack")
 def xack(ks: Keyspace, argv: Argv) -> Reply:
-    entry = ks.edit(argv[1])
+    entry = ks.edit_part(argv[1])
     stream = None if entry is None else stream_of(entry)
     group = None if stream is None else stream.groups.get(argv[2])
     if entry is None or stream is None or group is None:
@@ -237,7 +237,7 @@ def xautoclaim(ks: Keyspace, argv: Argv) -> Reply:
 def xgroup_create(ks: Keyspace, argv: Argv) -> Reply:
     make, entries_read = parse_group_options(argv, True)
     key, name = argv[2], argv[3]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     stream = None if entry is None else stream_of(entry)
     if stream is None and not make:
         raise CommandError(errors.XGROUP_NO_KEY)
@@ -292,7 +292,7 @@ def parse_group_options(argv: Argv, create: bool) -> tuple[bool, int]:
 
 def group_of_key(ks: Keyspace, argv: Argv) -> tuple[Entry, Stream, Group]:
     """The group that a subcommand of XGROUP is to change."""
-    entry = ks.edit(argv[2])
+    entry = ks.edit_part(argv[2])
     if entry is None:
         raise CommandError(errors.XGROUP_NO_KEY)
     stream = stream_of(entry)
@@ -305,7 +305,7 @@ def group_of_key(ks: Keyspace, argv: Argv) -> tuple[Entry, Stream, Group]:
 @keys_command("xgroup|destroy")
 def xgroup_destroy(ks: Keyspace, argv: Argv) -> Reply:
     key = argv[2]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         raise CommandError(errors.XGROUP_NO_KEY)
     stream = stream_of(entry)

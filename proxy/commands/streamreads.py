@@ -68,6 +68,7 @@ def xreadgroup(ks: Keyspace, argv: Argv) -> Reply:
     ]
     for share in shares:
         ks.reserve(share.entry.key, share.entry, growth(reading, share))
+        check_loaded(reading, share)
     names: list[bytes] = []
     replies: list[Reply] = []
     for share in shares:
@@ -85,7 +86,7 @@ def xreadgroup(ks: Keyspace, argv: Argv) -> Reply:
 
 
 def find_share(ks: Keyspace, reading: Reading, key: bytes, place: bytes) -> Share:
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     name = reading.group
     assert name is not None  # the parser has refused what has none
     stream = None if entry is None else stream_of(entry)
@@ -98,6 +99,20 @@ def find_share(ks: Keyspace, reading: Reading, key: bytes, place: bytes) -> Shar
         return Share(entry, stream, group, None)
     after = parse_id(place)
     return Share(entry, stream, group, None if after == streamid.LAST else after)
+
+
+def check_loaded(reading: Reading, share: Share) -> None:
+    """Raise NeedChunks unless all entries that may be given are loaded."""
+    if share.after is None:
+        start = streamid.after(share.group.last)
+        if start is not None:
+            share.stream.need_range(start, streamid.LAST, reading.count, False)
+        return
+    consumer = share.group.consumers.get(reading.consumer)
+    start = streamid.after(share.after)
+    if consumer is not None and start is not None and share.stream.chunked:
+        ids = [id for id, _ in consumer.pending.walk(start)]
+        share.stream.need_ids(ids[: reading.count] if reading.count else ids)
 
 
 def growth(reading: Reading, share: Share) -> int:

@@ -27,7 +27,7 @@ def xadd(ks: Keyspace, argv: Argv) -> Reply:
     if added.id == streamid.FIRST:
         raise CommandError(errors.STREAM_ID_ZERO)
     key = argv[1]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None and not added.create:
         return None
     stream = Stream() if entry is None else stream_of(entry)
@@ -35,6 +35,7 @@ def xadd(ks: Keyspace, argv: Argv) -> Reply:
     if sum(map(len, items)) > ENTRY_MAX:
         raise CommandError(errors.STREAM_ENTRY_TOO_LARGE)
     ks.reserve(key, entry, stream.cost(items))
+    added.check(stream, 1)
     stream.append(id, items)
     trimmed = added.apply(stream)
     if entry is None:
@@ -69,7 +70,7 @@ def new_id(stream: Stream, added: Addition, now: int) -> bytes:
 def xtrim(ks: Keyspace, argv: Argv) -> Reply:
     added = parse_addition(argv, False)
     key = argv[1]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         return 0
     stream = stream_of(entry)
@@ -83,11 +84,12 @@ def xtrim(ks: Keyspace, argv: Argv) -> Reply:
 @keys_command("xdel")
 def xdel(ks: Keyspace, argv: Argv) -> Reply:
     key = argv[1]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         return 0
     stream = stream_of(entry)
     ids = [parse_id(text) for text in argv[2:]]
+    stream.need_ids(ids)
     deleted = 0
     for id in ids:
         if stream.delete(id):
@@ -156,7 +158,7 @@ def xsetid(ks: Keyspace, argv: Argv) -> Reply:
         else:
             raise CommandError(SYNTAX)
     key = argv[1]
-    entry = ks.edit(key)
+    entry = ks.edit_part(key)
     if entry is None:
         raise CommandError(NO_SUCH_KEY)
     stream = stream_of(entry)

@@ -7,16 +7,22 @@ from the nearer end.
 
 Stored form: ``01``, then for each node its number of elements and its bytes, both variable-length integers,
 and its run.  A list of no more than one node is small.
+
+The root of one in chunks: ``02``, then a msgpack array of nodes, each an array of its number of elements and
+its run, and references to chunks, which are such arrays too (``chunking``).
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
+import msgspec
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
-from proxy.datatypes.collection import Collection
+from proxy.datatypes.chunking import Chunked, Piece, Shelf
+from proxy.datatypes.collection import Chunk
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
 
@@ -29,14 +35,15 @@ PACK_MEAN: Final = 512  # elements that are larger on average are not packed: it
 # Bytes of memory, with the allocator's rounding.
 LIST_OVERHEAD: Final = 96  # a List with an empty run
 ITEM_OVERHEAD: Final = 48  # of a bytes object and its slot in a Python list
-PACKED_OVERHEAD: Final = 112  # a Node, its slot, and its run's object
-OPEN_OVERHEAD: Final = 144  # a Node, its slot, and its Python list
+PACKED_OVERHEAD: Final = 120  # a Node, its slot, and its run's object
+OPEN_OVERHEAD: Final = 152  # a Node, its slot, and its Python list
 
 FORMAT: Final = b"\x01"
+ROOT_FORMAT: Final = b"\x02"
 
 
 @mypyc_attr(acyclic=True)
-class Node:
+class Node(Piece):
     """Elements that lie side by side: packed, or open as a Python list."""
 
     def __init__(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
@@ -48,20 +55,38 @@ class Node:
     def size(self) -> int:
         """Bytes of memory."""
         if self.items is None:
+            if self.shelf is not None and self.shelf.away:
+                return self.shelf.memory
             return PACKED_OVERHEAD + len(self.data)
         return OPEN_OVERHEAD + self.payload + ITEM_OVERHEAD * self.count
+
+    def elements(self) -> int:
+        return self.count
+
+    def memory(self) -> int:
+        return self.size()
+
+    def weight(self) -> int:
+        return len(self.data) if self.items is None else self.payload + self.count
+
+    def parts(self) -> tuple[object, ...]:
+        return self.count, self.run()
 
     def keep(self) -> None:
         """Have it undone what is about to be done."""
         if UNDO.first(self):
             items = self.items
-            UNDO.step(self._restore, None if items is None else items[:], self.data, self.count, self.payload)
+            items = None if items is None else items[:]
+            UNDO.step(self._restore, items, self.data, self.count, self.payload, self.shelf)
 
-    def _restore(self, items: list[bytes] | None, data: bytes, count: int, payload: int) -> None:
+    def _restore(
+        self, items: list[bytes] | None, data: bytes, count: int, payload: int, shelf: Shelf | None
+    ) -> None:
         self.items = items
         self.data = data
         self.count = count
         self.payload = payload
+        self.shelf = shelf
 
     def open(self) -> list[bytes]:
         if UNDO.open:
@@ -141,7 +166,7 @@ def total(items: list[bytes]) -> int:
 
 
 @mypyc_attr(acyclic=True)
-class List(Collection):
+class List(Chunked):
     """A list.  Indexes are from 0 on, and must be those of elements."""
 
     def __init__(self) -> None:
@@ -178,7 +203,7 @@ class List(Collection):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[0].items is None:
+        if not nodes or nodes[0].items is None or nodes[0].top() is not None:
             self._insert(0, Node([], b"", 0, 0))
         node = nodes[0]
         if UNDO.open:
@@ -206,7 +231,7 @@ class List(Collection):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[-1].items is None:
+        if not nodes or nodes[-1].items is None or nodes[-1].top() is not None:
             self._insert(len(nodes), Node([], b"", 0, 0))
         node = nodes[-1]
         if UNDO.open:
@@ -224,6 +249,8 @@ class List(Collection):
             self._close(last)
 
     def pop_left(self) -> bytes:
+        if self.chunked:
+            self.need_elements(0, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -237,7 +264,7 @@ class List(Collection):
             return run[begin:end]
         node = nodes[0]
         items = node.items
-        if items is None:
+        if items is None or node.shelf is not None:
             node, items = self._open(0)
         elif UNDO.open:
             node.keep()
@@ -253,6 +280,8 @@ class List(Collection):
         return item
 
     def pop_right(self) -> bytes:
+        if self.chunked:
+            self.need_elements(self.count - 1, 1)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -266,7 +295,7 @@ class List(Collection):
             return run[begin:]
         node = nodes[-1]
         items = node.items
-        if items is None:
+        if items is None or node.shelf is not None:
             node, items = self._open(len(nodes) - 1)
         elif UNDO.open:
             node.keep()
@@ -294,6 +323,8 @@ class List(Collection):
         nodes = self._nodes
         if nodes is None:
             return packed.take(self._run, packed.skip(self._run, 0, first), count)
+        if self.chunked:
+            self.need_elements(first, count)
         found: list[bytes] = []
         number, first = self._locate(first)
         while count > 0:
@@ -311,6 +342,7 @@ class List(Collection):
         A rank of -1 begins with the last one, and goes on to the left.  Only ``depth`` elements are looked
         at (0: all).
         """
+        self.whole()
         found: list[int] = []
         nodes = self._nodes if self._nodes is not None else [Node(None, self._run, self.count, 0)]
         backwards = rank < 0
@@ -339,6 +371,8 @@ class List(Collection):
     # Changes within
 
     def set(self, index: int, item: bytes) -> None:
+        if self.chunked:
+            self.need_elements(index, 1)
         if UNDO.open:
             self._keep()
         self._spread()
@@ -371,6 +405,7 @@ class List(Collection):
 
     def remove(self, item: bytes, count: int) -> int:
         """Take out ``item``, so many times (negative: from the right; 0: all); how many there were."""
+        self.whole()
         if UNDO.open:
             self._keep()
         backwards = count < 0
@@ -382,6 +417,7 @@ class List(Collection):
             if removed == left:
                 break
             if node.has(item):
+                self.give_up(node)
                 removed += node.remove(item, left - removed, backwards)
         if removed:
             self.count -= removed
@@ -392,6 +428,8 @@ class List(Collection):
 
     def trim(self, first: int, count: int) -> None:
         """Keep ``count`` elements from ``first`` on."""
+        if self.chunked and count:
+            self._need_cuts(first, count)
         if UNDO.open:
             self._keep()
         nodes = self._nodes
@@ -407,6 +445,7 @@ class List(Collection):
         while number < len(nodes) and first >= nodes[number].count:
             first -= nodes[number].count
             self.size -= nodes[number].size()
+            self.give_up(nodes[number])
             number += 1
         if UNDO.open:
             UNDO.splice(nodes, 0, 0, nodes[:number])
@@ -416,6 +455,7 @@ class List(Collection):
             number -= 1
             last -= nodes[number].count
             self.size -= nodes[number].size()
+            self.give_up(nodes[number])
         if UNDO.open:
             UNDO.splice(nodes, number, 0, nodes[number:])
         del nodes[number:]
@@ -429,6 +469,7 @@ class List(Collection):
     # The whole
 
     def copy(self) -> List:
+        self.whole()
         other = List()
         other.size = self.size
         other.count = self.count
@@ -445,6 +486,7 @@ class List(Collection):
         return bool(nodes)
 
     def pack(self) -> bytes:
+        self.whole()
         parts = [FORMAT]
         for node in self._nodes if self._nodes is not None else [Node(None, self._run, self.count, 0)]:
             run = node.run()
@@ -470,6 +512,103 @@ class List(Collection):
             made.size += node.size()
         made._nodes = nodes
         made._settle()
+        return made
+
+    # Chunks
+
+    def need_elements(self, first: int, count: int) -> None:
+        """Raise NeedChunks unless ``count`` elements from ``first`` on are loaded."""
+        nodes = self._nodes
+        if nodes is None or count <= 0:
+            return
+        number, place = self._locate(first)
+        end, left = number, count + place
+        while left > 0:
+            left -= nodes[end].count
+            end += 1
+        self.need(nodes[number:end])
+
+    def _need_cuts(self, first: int, count: int) -> None:
+        """Raise NeedChunks unless all is loaded of which ``trim`` keeps a part, or must be known."""
+        nodes = self._nodes
+        if nodes is None:
+            return
+        needed: list[Node] = []
+        at, end = 0, first + count
+        for node in nodes:
+            stop = at + node.count
+            shelf = node.shelf
+            cut = first < stop and at < end
+            if shelf is not None and shelf.away and (at < first or stop > end) and (cut or shelf.level > 1):
+                needed.append(node)
+            at = stop
+        self.need(needed)
+
+    def divide(self, size: int, next_id: Callable[[], int]) -> list[Chunk]:
+        self._split_ends(size)
+        return super().divide(size, next_id)
+
+    def _split_ends(self, size: int) -> None:
+        """The nodes at which it is pushed and popped may be larger than a chunk is to be."""
+        nodes = self._spread()
+        if not nodes:
+            return
+        while len(nodes) > 1 and nodes[0].items is not None and nodes[0].weight() > 3 * (size // 2):
+            if nodes[0].count == 1:
+                break
+            self._cut(0, nodes[0].count // 2)
+            self._close(1)
+        while nodes[-1].items is not None and nodes[-1].weight() > 3 * (size // 2) and nodes[-1].count > 1:
+            at, weight = 0, 0
+            for item in nodes[-1].items:
+                weight += len(item) + 1
+                at += 1
+                if weight >= size:
+                    break
+            number = len(nodes) - 1
+            self._cut(number, min(at, nodes[-1].count - 1))
+            self._close(number)
+
+    def _pieces(self) -> Sequence[Piece]:
+        return self._spread()
+
+    def _replace(self, at: int, pieces: Sequence[Piece]) -> None:
+        nodes = self._spread()
+        self.size -= nodes[at].size()
+        made: list[Node] = []
+        for piece in pieces:
+            assert isinstance(piece, Node)
+            self.size += piece.size()
+            made.append(piece)
+        nodes[at : at + 1] = made
+
+    def _piece(self, parts: Sequence[Any]) -> Piece:
+        count, run = parts
+        if packed.skip(run, 0, count) != len(run):
+            raise ValueError(f"{len(run)} bytes, not of {count} elements")
+        return Node(None, run, count, 0)
+
+    def _stand_in(self, shelf: Shelf) -> Piece:
+        node = Node(None, b"", shelf.count, 0)
+        node.shelf = shelf
+        return node
+
+    def pack_root(self) -> bytes:
+        return ROOT_FORMAT + msgspec.msgpack.encode(self.items())
+
+    @classmethod
+    def unpack_root(cls, raw: bytes) -> List:
+        """The list of which this is the root, without its chunks; ValueError for a form that is not known."""
+        if not raw.startswith(ROOT_FORMAT):
+            raise ValueError("a list of a later version")
+        made = List()
+        made.chunked = True
+        nodes = made._nodes = []
+        for piece in made.made_of(msgspec.msgpack.decode(raw[len(ROOT_FORMAT) :])):
+            assert isinstance(piece, Node)
+            nodes.append(piece)
+            made.count += piece.count
+            made.size += piece.size()
         return made
 
     def _keep(self) -> None:
@@ -518,7 +657,9 @@ class List(Collection):
         """Be a small list again, where it has become one."""
         nodes = self._nodes
         assert nodes is not None
-        if len(nodes) > 1 and self.count > SMALL_ITEMS // 2:  # not to and fro with each push
+        if self.chunked or (
+            len(nodes) > 1 and self.count > SMALL_ITEMS // 2
+        ):  # not to and fro with each push
             return
         if self.count <= SMALL_ITEMS and self.size < SMALL_BYTES + ITEM_OVERHEAD * SMALL_ITEMS:
             run = b"".join([node.run() for node in nodes])
@@ -531,10 +672,19 @@ class List(Collection):
         nodes = self._nodes
         assert nodes is not None
         node = nodes[number]
+        self._own(node)
         self.size -= node.size()
         items = node.open()
         self.size += node.size()
         return node, items
+
+    def _own(self, node: Node) -> None:
+        """A node is about to change."""
+        if node.shelf is not None:
+            self.give_up(node)
+            if UNDO.open:
+                node.keep()
+            node.shelf = None
 
     def _close(self, number: int) -> None:
         nodes = self._nodes
@@ -583,13 +733,16 @@ class List(Collection):
         node.payload -= gone
         self.size -= gone + ITEM_OVERHEAD * count
 
+    def _joinable(self, left: Node, right: Node) -> bool:
+        return left.count + right.count <= NODE_ITEMS // 2 and left.top() is None and right.top() is None
+
     def _rebuild(self) -> None:
         """Drop empty nodes, and join small neighbours."""
         nodes: list[Node] = []
         for node in self._nodes or []:
             if not node.count:
                 continue
-            if nodes and nodes[-1].count + node.count <= NODE_ITEMS // 2:
+            if nodes and self._joinable(nodes[-1], node):
                 last = nodes[-1]
                 joined = opened(last.open() + node.open())
                 if joined.payload < NODE_BYTES:

@@ -7,13 +7,14 @@ block are O(log n), a range is O(log n) and what it returns.  A stream without e
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 from mypy_extensions import mypyc_attr
 
 from proxy.datatypes import streamid
-from proxy.datatypes.collection import Collection
+from proxy.datatypes.chunking import Chunked, Piece, Shelf
 from proxy.datatypes.streamblock import BLOCK_OVERHEAD, ENTRIES_MAX, ROW, Block, Item, begin_block
 from proxy.datatypes.streamgroup import (
     CONSUMER_OVERHEAD,
@@ -30,10 +31,11 @@ STREAM_OVERHEAD: Final = 450  # bytes of memory, measured on 64-bit CPython
 
 # Shapes of the packed form.  They stand in stored records: they are never reused.
 BLOCKS: Final = 1
+ROOT: Final = 2
 
 
 @mypyc_attr(acyclic=True)
-class Stream(Collection):
+class Stream(Chunked):
     """One stream."""
 
     def __init__(self) -> None:
@@ -57,11 +59,19 @@ class Stream(Collection):
     @property
     def blocks(self) -> int:
         """How many there are: the nodes of Redis' radix tree that hold entries."""
-        return len(self._blocks)
+        blocks = len(self._blocks)
+        if self.chunked:
+            blocks += sum(
+                [shelf.pieces - 1 for block in self._blocks if (shelf := block.shelf) and shelf.away]
+            )
+        return blocks
 
     def first(self) -> bytes:
         """The id of the first entry, 0-0 if there is none."""
         for block in self._blocks:
+            shelf = block.shelf
+            if shelf is not None and shelf.away and shelf.count:
+                return _Meta.of(shelf).head
             if block.index:  # one of which all has been trimmed may stand in front
                 return block.id(0)
         return streamid.FIRST
@@ -70,6 +80,9 @@ class Stream(Collection):
         """The id of the last entry, 0-0 if there is none."""
         for number in range(len(self._blocks) - 1, -1, -1):
             block = self._blocks[number]
+            shelf = block.shelf
+            if shelf is not None and shelf.away and shelf.count:
+                return _Meta.of(shelf).tail
             if block.index:
                 return block.id(block.count - 1)
         return streamid.FIRST
@@ -84,10 +97,13 @@ class Stream(Collection):
 
     def append(self, id: bytes, items: list[bytes]) -> None:
         """Add an entry whose id is larger than ``last``: fields and values in turns, at least one of each."""
+        block = self._blocks[-1] if self._blocks else None
+        if block is not None and block.away:
+            self.need([block])
         if UNDO.open:
             self._keep()
-        block = self._blocks[-1] if self._blocks else None
         if block is not None and block.takes(sum(map(len, items))):
+            self.give_up(block)
             self.size -= block.size
             block.append(id, items)
         else:
@@ -109,6 +125,8 @@ class Stream(Collection):
         """An entry's fields and values."""
         if not self._blocks:
             return None
+        if self.chunked:
+            self.need_ids([id])
         block = self._blocks[self._block(id)]
         number = block.find(id)
         found = number < block.count and block.id(number) == id
@@ -117,6 +135,8 @@ class Stream(Collection):
     def has(self, id: bytes) -> bool:
         if not self._blocks:
             return False
+        if self.chunked:
+            self.need_ids([id])
         block = self._blocks[self._block(id)]
         number = block.find(id)
         return number < block.count and block.id(number) == id
@@ -124,9 +144,16 @@ class Stream(Collection):
     def range(self, start: bytes, end: bytes, count: int = 0) -> list[Item]:
         """Entries from the id ``start`` to ``end``, both included; at most ``count``, unless it is 0."""
         found: list[Item] = []
+        if self.chunked:
+            self.need_range(start, end, count, False)
         number = self._block(start)
         while number < len(self._blocks):
             block = self._blocks[number]
+            if block.away:  # nothing of it is in the range
+                if block.first > end:
+                    break
+                number += 1
+                continue
             at, stop = block.find(start), block.find_after(end)
             if count:
                 stop = min(stop, at + count - len(found))
@@ -139,9 +166,16 @@ class Stream(Collection):
     def reverse_range(self, start: bytes, end: bytes, count: int = 0) -> list[Item]:
         """As ``range``, from the last one on."""
         found: list[Item] = []
+        if self.chunked:
+            self.need_range(start, end, count, True)
         number = self._block(end) if self._blocks else -1
         while number >= 0:
             block = self._blocks[number]
+            if block.away:  # as above
+                if block.last < start:
+                    break
+                number -= 1
+                continue
             at, stop = block.find(start), block.find_after(end)
             if count:
                 at = max(at, stop - count + len(found))
@@ -159,7 +193,12 @@ class Stream(Collection):
             return 0
         for number in range(self._block(following), len(self._blocks)):
             block = self._blocks[number]
-            counted += block.count - (0 if counted else block.find(following))
+            if block.away and block.first < following <= block.last:
+                self.need([block])
+            if not block.away:
+                counted += block.count - (0 if counted else block.find(following))
+            elif block.first >= following:
+                counted += block.count
             if enough and counted >= enough:
                 break
         return counted
@@ -172,6 +211,7 @@ class Stream(Collection):
             self._keep()
         at = self._block(id)
         block = self._blocks[at]
+        self.give_up(block)
         self.size -= block.size
         if block.count == 1:
             if UNDO.open:
@@ -190,30 +230,46 @@ class Stream(Collection):
 
         Whole blocks only, if ``approximate`` (as many as fit), and ``limit`` entries at most, unless it is 0.
         """
-        left = self.length
+        return self._cut(*self.plan_to(length, approximate, limit, 0))
+
+    def plan_to(self, length: int, approximate: bool, limit: int, more: int) -> tuple[int, int]:
+        """What ``trim_to`` lets go of once ``more`` entries were added: blocks, and entries of the next."""
+        left = self.length + more
         whole = part = 0
         for block in self._blocks:
-            if left <= length or (limit and self.length - left + block.count > limit):
+            if left <= length:
+                break
+            over = limit != 0 and self.length + more - left + block.count > limit
+            if block.away and (over or left - block.count < length or _is_nested(block)):
+                self.need([block])
+            if over:
                 break
             if left - block.count < length:
                 part = 0 if approximate else left - length
                 break
             left -= block.count
             whole += 1
-        return self._cut(whole, part)
+        return whole, part
 
     def trim_before(self, id: bytes, approximate: bool, limit: int) -> int:
         """As ``trim_to``, of all entries with smaller ids."""
+        return self._cut(*self.plan_before(id, approximate, limit))
+
+    def plan_before(self, id: bytes, approximate: bool, limit: int) -> tuple[int, int]:
+        """As ``plan_to``."""
         gone = whole = part = 0
         for block in self._blocks:
-            if limit and gone + block.count > limit:
+            over = limit != 0 and gone + block.count > limit
+            if block.away and block.first < id and (over or id <= block.last or _is_nested(block)):
+                self.need([block])
+            if over:
                 break
             if block.last >= id:
-                part = 0 if approximate else block.find(id)
+                part = 0 if approximate or block.away else block.find(id)
                 break
             gone += block.count
             whole += 1
-        return self._cut(whole, part)
+        return whole, part
 
     def _cut(self, whole: int, part: int) -> int:
         """Let go of the first blocks, and of the first entries of the next one."""
@@ -221,6 +277,8 @@ class Stream(Collection):
             self._keep()
             self._keep_blocks(0, whole, 0)
         gone = part
+        for block in self._blocks[: whole + (1 if part else 0)]:
+            self.give_up(block)
         for block in self._blocks[:whole]:
             gone += block.count
             self.size -= block.size
@@ -372,6 +430,7 @@ class Stream(Collection):
     # The whole
 
     def copy(self) -> Stream:
+        self.whole()
         other = Stream()
         other.size = self.size
         other.length = self.length
@@ -416,21 +475,104 @@ class Stream(Collection):
           when it was last seen; and of what is pending the ids one after the other, the numbers of the
           consumers among those, the times (ms) and counts of delivery.
         """
-        blocks = [
-            (
-                block.first,
-                block.last,
-                block.deleted,
-                block.listpack,
-                block.fields,
-                block.index,
-                block.shift,
-                block.data,
-            )
-            for block in self._blocks
-        ]
+        self.whole()
+        blocks = [block.parts() for block in self._blocks]
         groups = [_pack_group(name, group) for name, group in self.groups.items()]
         return msgspec.msgpack.encode((BLOCKS, self.last, self.max_deleted, self.added, blocks, groups))
+
+    # Chunks
+
+    def need_ids(self, ids: list[bytes]) -> None:
+        """Raise NeedChunks unless the entries with these ids are loaded, if there are any."""
+        if not self.chunked or not self._blocks:
+            return
+        missing: dict[int, Block] = {}
+        for id in ids:
+            number = self._block(id)
+            block = self._blocks[number]
+            if block.away and block.first <= id <= block.last:
+                missing[number] = block
+        self.need(list(missing.values()))
+
+    def need_range(self, start: bytes, end: bytes, count: int, reverse: bool) -> None:
+        """Raise NeedChunks unless all is loaded that ``range``, or ``reverse_range``, looks at."""
+        if not self.chunked:
+            return
+        missing: list[Block] = []
+        sure = 0  # entries that will be found
+        number = self._block(end if reverse else start)
+        while 0 <= number < len(self._blocks) and not (count and sure >= count):
+            block = self._blocks[number]
+            if (block.last < start) if reverse else (block.first > end):
+                break
+            if block.away and block.first <= end and block.last >= start:
+                missing.append(block)
+            if start <= block.first and block.last <= end:
+                sure += block.count
+            elif not block.away:
+                sure += block.find_after(end) - block.find(start)
+            number += -1 if reverse else 1
+        self.need(missing)
+
+    def _pieces(self) -> Sequence[Piece]:
+        return self._blocks
+
+    def _replace(self, at: int, pieces: Sequence[Piece]) -> None:
+        self.size -= self._blocks[at].size
+        blocks: list[Block] = []
+        for piece in pieces:
+            assert isinstance(piece, Block)
+            self.size += piece.size
+            blocks.append(piece)
+        self._blocks[at : at + 1] = blocks
+        self._firsts[at : at + 1] = [block.first for block in blocks]
+
+    def _piece(self, parts: Sequence[Any]) -> Piece:
+        return Block(*parts)
+
+    def _stand_in(self, shelf: Shelf) -> Piece:
+        meta = _Meta.of(shelf)
+        block = Block(meta.first, meta.last, 0, 0, b"", b"", 0, b"")
+        block.shelf = shelf
+        return block
+
+    def _meta(self, pieces: Sequence[Piece]) -> bytes:
+        first = last = head = tail = b""
+        for piece in pieces:
+            assert isinstance(piece, Block)
+            first, last = first or piece.first, piece.last
+            if piece.index:
+                head, tail = head or piece.id(0), piece.id(piece.count - 1)
+        return first + last + (head or first) + (tail or first)
+
+    def _joined(self, first: bytes, last: bytes) -> bytes:
+        one, other = _Meta(first), _Meta(last)
+        return one.first + other.last + one.head + other.tail
+
+    def pack_root(self) -> bytes:
+        """As ``pack``, with ``ROOT``; references to chunks stand among the blocks (``chunking``)."""
+        groups = [_pack_group(name, group) for name, group in self.groups.items()]
+        return msgspec.msgpack.encode((ROOT, self.last, self.max_deleted, self.added, self.items(), groups))
+
+
+class _Meta:
+    """What a stream knows of a chunk that is not loaded."""
+
+    def __init__(self, packed: bytes) -> None:
+        size = streamid.SIZE
+        self.first: bytes = packed[:size]  # id with which its first block begins
+        self.last: bytes = packed[size : 2 * size]  # the last one of its last block
+        self.head: bytes = packed[2 * size : 3 * size]  # of the first entry that is there
+        self.tail: bytes = packed[3 * size :]  # of the last one
+
+    @classmethod
+    def of(cls, shelf: Shelf) -> _Meta:
+        return _Meta(shelf.meta)
+
+
+def _is_nested(block: Block) -> bool:
+    """Whether it stands for a chunk of chunks: these must be known before they can go."""
+    return block.shelf is not None and block.shelf.level > 1
 
 
 def _pack_group(name: bytes, group: Group) -> tuple[object, ...]:
@@ -449,18 +591,28 @@ def _pack_group(name: bytes, group: Group) -> tuple[object, ...]:
 
 
 def unpack(raw: bytes) -> Stream:
+    return _unpack(raw, BLOCKS)
+
+
+def unpack_root(raw: bytes) -> Stream:
+    """The stream of which this is the root, without its chunks."""
+    return _unpack(raw, ROOT)
+
+
+def _unpack(raw: bytes, shape: int) -> Stream:
     # What msgspec makes of it is typed by what ``pack`` says.
     found: list[Any] = msgspec.msgpack.decode(raw)
-    if found[0] != BLOCKS:
+    if found[0] != shape:
         raise ValueError(f"a stream of shape {found[0]} is not known to this version")
     stream = Stream()
+    stream.chunked = shape == ROOT
     stream.last = found[1]
     stream.max_deleted = found[2]
     stream.added = found[3]
-    for first, last, deleted, listpack, fields, index, shift, data in found[4]:
-        block = Block(first, last, deleted, listpack, fields, index, shift, data)
+    for block in stream.made_of(found[4]):
+        assert isinstance(block, Block)
         stream._blocks.append(block)
-        stream._firsts.append(first)
+        stream._firsts.append(block.first)
         stream.length += block.count
         stream.size += block.size
     for name, last, entries_read, consumers, ids, owners, times, counts in found[5]:

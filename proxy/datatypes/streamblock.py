@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed, streamid
+from proxy.datatypes.chunking import Piece
 from proxy.datatypes.set import integer
 from proxy.datatypes.undo import UNDO
 
@@ -32,11 +33,12 @@ OTHER: Final = b"\1"  # its fields and values, in turns
 
 _ROW: Final = struct.Struct(">16sI")
 
+Parts: TypeAlias = tuple[bytes, bytes, int, int, bytes, bytes, int, bytes]
 Item: TypeAlias = tuple[bytes, list[bytes]]
 """An entry: its id; its fields and values in turns."""
 
 # Bytes of memory, measured on 64-bit CPython: the block, its two ids, three byte strings, places in lists.
-BLOCK_OVERHEAD: Final = 360
+BLOCK_OVERHEAD: Final = 368
 
 
 def integer_size(number: i64) -> int:
@@ -71,8 +73,11 @@ def _signed(number: int) -> int:
 
 
 @mypyc_attr(acyclic=True)
-class Block:
-    """Entries in the order of their ids."""
+class Block(Piece):
+    """Entries in the order of their ids.
+
+    One that stands for a chunk knows its ``first``, ``last``, ``count`` and ``size``, and nothing else.
+    """
 
     __slots__ = ("data", "deleted", "fields", "first", "index", "last", "listpack", "shift")
 
@@ -99,15 +104,33 @@ class Block:
     @property
     def count(self) -> int:
         """Entries that are there."""
+        shelf = self.shelf
+        if shelf is not None and shelf.away:
+            return shelf.count
         return len(self.index) // ROW
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
+        shelf = self.shelf
+        if shelf is not None and shelf.away:
+            return shelf.memory
         return BLOCK_OVERHEAD + len(self.fields) + len(self.index) + len(self.data)
 
     def copy(self) -> Block:
-        return Block(
+        return Block(*self.parts())
+
+    def elements(self) -> int:
+        return self.count
+
+    def memory(self) -> int:
+        return self.size
+
+    def weight(self) -> int:
+        return len(self.fields) + len(self.index) + len(self.data)
+
+    def parts(self) -> Parts:
+        return (
             self.first,
             self.last,
             self.deleted,

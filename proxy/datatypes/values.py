@@ -16,7 +16,18 @@ from proxy.datatypes import stream
 from proxy.datatypes import zset as zsets
 from proxy.datatypes.collection import Collection
 from proxy.datatypes.list import List
-from proxy.keyspace import HASH, LIST, SET, STREAM, STRING, VOLATILE_HASH, ZSET
+from proxy.keyspace import (
+    CHUNKED_LIST,
+    CHUNKED_STREAM,
+    HASH,
+    LIST,
+    SET,
+    STREAM,
+    STRING,
+    UNCHUNKED,
+    VOLATILE_HASH,
+    ZSET,
+)
 
 UNPACK: Final[dict[int, Callable[[bytes], Collection]]] = {
     HASH: hashes.unpack,
@@ -26,6 +37,13 @@ UNPACK: Final[dict[int, Callable[[bytes], Collection]]] = {
     ZSET: zsets.unpack,
 }
 """By kind, what makes a collection of its packed form."""
+
+
+UNPACK_ROOT: Final[dict[int, Callable[[bytes], Collection]]] = {
+    CHUNKED_LIST: List.unpack_root,
+    CHUNKED_STREAM: stream.unpack_root,
+}
+"""The same of roots."""
 
 
 class UnknownKind(ValueError):
@@ -71,7 +89,9 @@ def to_record(kind: int, value: object, expire_at: int) -> Stored:
 
 
 def from_record(kind: int, raw: bytes, expire_at: int) -> tuple[int, object, int]:
-    """A key's kind, its value and when it expires."""
+    """A key's kind, its value and when it expires.  Of a root it is the value without its chunks."""
+    if kind in UNCHUNKED:
+        return UNCHUNKED[kind], UNPACK_ROOT[kind](raw), expire_at
     if kind != VOLATILE_HASH:
         return kind, unpack(kind, raw), expire_at
     value = hashes.unpack(raw[8:])

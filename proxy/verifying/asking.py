@@ -15,10 +15,11 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome
 from proxy.keyspace import KIND_NAMES
 from proxy.resp import BULK_MAX, Reply
 from proxy.router import Home, Route
-from proxy.verifying.checking import DAMAGED, SOUND, UNHASHED, Verdict, checked
+from proxy.verifying.checking import DAMAGED, OUTDATED, SOUND, UNHASHED, Verdict, checked
 
 log = logging.getLogger("redtier.verifying")
 
+TRIES: Final = 8  # at one key that changes meanwhile
 ABSENT: Final = Verdict("absent")
 UNSEALED: Final = Verdict("unsealed", "it is kept as it is, without a digest")
 
@@ -39,14 +40,19 @@ async def verify(route: Route, db: int, key: bytes) -> Reply:
 
 
 async def _of_store(home: ColdHome, db: int, name: bytes) -> tuple[Verdict, str]:
-    record, _, _ = await home.describe(db, name, Want.WHOLE)
-    if record is None:
-        return ABSENT, "none"
-    key = Key(db, name)
-    try:
-        verdict = await checked(key, record, home.dictionaries)
-    except StoreError as error:
-        raise home.error_of(error) from error
+    key, verdict = Key(db, name), Verdict(OUTDATED)
+    for _ in range(TRIES):
+        record, _, _ = await home.describe(db, name, Want.WHOLE)
+        if record is None:
+            return ABSENT, "none"
+        try:
+            verdict = await checked(key, record, home.dictionaries)
+        except StoreError as error:
+            raise home.error_of(error) from error
+        if verdict.state != OUTDATED:
+            break
+    else:
+        raise errors.conflict(name)
     if verdict.state == DAMAGED:
         home.damaged += 1
         log.error("%s: the value of %r is damaged: %s", home.name, name, verdict.reason)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Final
 
 from backends.base import Record
+from proxy.keyspace import UNCHUNKED
 
 LEAST: Final = 4096
 """What a record counts as, at least: so that one bound holds for small records, which cost a store requests
@@ -13,7 +14,7 @@ and pages, and for large ones."""
 
 
 def cost(record: Record) -> int:
-    return max(LEAST, record.stored_size)
+    return max(LEAST, record.raw_size if record.kind in UNCHUNKED else record.stored_size)
 
 
 class Pace:

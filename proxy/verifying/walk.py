@@ -12,7 +12,7 @@ from proxy.glob import Glob
 from proxy.homes import ColdHome
 from proxy.keyspace import DATABASES
 from proxy.sides import together
-from proxy.verifying.checking import DAMAGED, UNHASHED, UNKNOWN, Verdict, checked
+from proxy.verifying.checking import DAMAGED, OUTDATED, UNHASHED, UNKNOWN, Verdict, checked
 from proxy.verifying.pace import LEAST, cost
 
 # Raw bytes that are verified before others have a turn of the loop.
@@ -126,6 +126,8 @@ class Walk:
                     if record is None:
                         continue  # it was removed meanwhile, or has expired
                     verdict = await checked(key, record, self._dictionaries)
+                    if verdict.state == OUTDATED:
+                        continue  # what it is now was written a moment ago
                     _count(done, record, verdict)
                     if verdict.state in (DAMAGED, UNKNOWN):
                         findings.append(Finding(key, record, token, verdict))

@@ -7,7 +7,7 @@ import itertools
 import os
 import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,8 +17,10 @@ import pytest
 
 from backends.base import (
     ABSENT,
+    CHUNKED_KINDS,
     CONFLICT,
     Change,
+    Chunks,
     Group,
     Key,
     Op,
@@ -43,6 +45,7 @@ NewStore = Callable[..., Awaitable[PostgresStore]]
 
 A, B, C = Key(0, b"long:a"), Key(0, b"long:b"), Key(0, b"long:c")
 HOUR = 3_600_000
+CHUNKED_KIND = min(CHUNKED_KINDS)
 
 _tables = itertools.count()
 _write_ids = itertools.count(1)
@@ -254,6 +257,56 @@ async def test_two_groups_that_exclude_each_other_never_both_happen(new_store: N
         assert outcomes.count(CONFLICT) == 1
 
 
+def chunked(key: Key, expect: Token, new: dict[int, bytes], gone: Sequence[int] = ()) -> Change:
+    return Change(
+        Op.PUT, key, expect, record()._replace(kind=CHUNKED_KIND), Chunks(list(new.items()), list(gone))
+    )
+
+
+async def chunks_of(store: Store, key: Key, *ids: int) -> list[bytes | None]:
+    return await store.load_chunks([(key, id) for id in ids])
+
+
+async def test_chunks_change_with_their_record_or_not_at_all(store: PostgresStore) -> None:
+    await commit(store, put(A))
+    first = await token(store, A)
+    assert (await commit(store, chunked(A, first, {1: b"one", 2: b"two"}))).tokens
+    assert await commit(store, chunked(A, first, {3: b"three"}, [1])) == CONFLICT
+    assert await chunks_of(store, A, 1, 2, 3) == [b"one", b"two", None]
+    assert (await commit(store, chunked(A, await token(store, A), {3: b"three"}, [1]))).tokens
+    assert await chunks_of(store, A, 3, 1, 2) == [b"three", None, b"two"]
+    assert await chunks_of(store, B, 3) == [None]
+
+
+async def test_chunks_of_a_batch_have_fates_of_their_own(store: PostgresStore) -> None:
+    await store.commit([[put(A)], [put(B)], [put(C)]])
+    a, b, c = [await token(store, key) for key in (A, B, C)]
+    outcomes = await store.commit(
+        [
+            [chunked(A, a, {1: b"a"})],
+            [chunked(B, b + 1 if isinstance(b, int) else b, {2: b"b"})],
+            [put(C, expect=c)],
+        ]
+    )
+    assert [outcome.tokens is not None for outcome in outcomes] == [True, False, True]
+    assert await chunks_of(store, A, 1) == [b"a"]
+    assert await chunks_of(store, B, 2) == [None]
+
+
+async def test_chunks_of_a_transaction_change_together(store: PostgresStore) -> None:
+    await store.commit([[put(A)], [put(B)]])
+    a, b = await token(store, A), await token(store, B)
+    assert (await commit(store, chunked(A, a, {1: b"a"}), chunked(B, b, {2: b"b"}))).tokens
+    failed = await commit(store, chunked(A, await token(store, A), {3: b"c"}, [1]), put(B, expect=b))
+    assert failed == CONFLICT
+    assert await chunks_of(store, A, 1, 3) == [b"a", None]
+    assert (
+        await commit(store, delete(A, await token(store, A)), put(B, expect=await token(store, B)))
+    ).tokens
+    assert await chunks_of(store, A, 1) == [None]
+    assert await chunks_of(store, B, 2) == [None]
+
+
 async def test_locks_on_absent_keys_leave_nothing_behind(
     store: PostgresStore, sql: Connection, table: str
 ) -> None:
@@ -344,7 +397,7 @@ async def test_existing_tables_need_no_right_to_create(
     user = urlsplit(guest).username
     await sql.execute(f"grant select, insert, update, delete on {table} to {user}")
     await sql.execute(f"grant select on {table}_meta to {user}")
-    await sql.execute(f"grant select, insert, delete on {table}_quarantine to {user}")
+    await sql.execute(f"grant select, insert, delete on {table}_quarantine, {table}_chunks to {user}")
     store = await new_store(guest)
     assert (await commit(store, put(A), put(B, None, ABSENT))).tokens is not None
     await store.quarantine(A, record(), "why")

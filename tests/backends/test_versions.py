@@ -28,7 +28,8 @@ from tests.servers import MotoServer, PgBouncer, PostgresServer
 pytestmark = pytest.mark.once  # what keeps it is not compiled
 
 A = Key(0, b"long:a")
-OURS = Versions(2, 2)
+SQLITE = Versions(2, 2)
+POSTGRES = Versions(3, 2)
 
 # What the first layout was, word for word.
 SQLITE_1 = """
@@ -47,7 +48,7 @@ CREATE TABLE redtier_quarantine (
 INSERT INTO redtier_meta VALUES (1);
 INSERT INTO redtier VALUES (0, CAST('long:a' AS BLOB), 1, 7, 0, 5, CAST('value' AS BLOB));
 """
-POSTGRES_1 = """
+POSTGRES_TABLES = """
 create table {0} (
     write_id bigint not null, expire_at bigint not null, raw_size bigint not null,
     db smallint not null, kind smallint not null, key bytea not null,
@@ -60,9 +61,15 @@ create table {0}_quarantine (
     expire_at bigint not null, raw_size bigint not null, value bytea,
     reason text not null, moved_at bigint not null,
     primary key (db, key, write_id));
-create table {0}_meta (schema_version integer not null);
-insert into {0}_meta values (1);
 insert into {0} values (7, 0, 5, 0, 1, 'long:a', 'value');
+"""
+POSTGRES_1 = f"""{POSTGRES_TABLES}
+create table {{0}}_meta (schema_version integer not null);
+insert into {{0}}_meta values (1);
+"""
+POSTGRES_2 = f"""{POSTGRES_TABLES}
+create table {{0}}_meta (schema_version integer not null, seal_version integer not null);
+insert into {{0}}_meta values (2, 2);
 """
 RECORD = Record(b"value", 1, 7, 0, 5, 5)
 
@@ -108,7 +115,7 @@ async def test_a_file_of_the_first_layout_is_brought_up_by_whoever_comes_first(p
     first_layout(path)
     stores = [SqliteStore("local", str(path), ManualClock()) for _ in range(4)]
     assert await opened(stores) == [None] * 4
-    assert in_file(path) == [OURS]
+    assert in_file(path) == [SQLITE]
     assert await opened(stores[:1]) == [None]
 
 
@@ -175,12 +182,13 @@ def in_postgres(server: PostgresServer, table: str, url: str = "") -> PostgresSt
     return PostgresStore("archive", url or server.url, clock=ManualClock(), table=table)
 
 
-async def test_tables_of_the_first_layout_are_brought_up_by_whoever_comes_first(
-    postgres: PostgresServer, sql: asyncpg.Connection[asyncpg.Record], table: str
+@pytest.mark.parametrize("before", [POSTGRES_1, POSTGRES_2])
+async def test_tables_of_an_older_layout_are_brought_up_by_whoever_comes_first(
+    postgres: PostgresServer, sql: asyncpg.Connection[asyncpg.Record], table: str, before: str
 ) -> None:
-    await sql.execute(POSTGRES_1.format(table))
+    await sql.execute(before.format(table))
     assert await opened([in_postgres(postgres, table) for _ in range(6)]) == [None] * 6
-    assert await sql.fetch(f"select * from {table}_meta") == [OURS]
+    assert await sql.fetch(f"select * from {table}_meta") == [POSTGRES]
     assert await opened([in_postgres(postgres, table)]) == [None]
 
 
@@ -190,7 +198,7 @@ async def test_tables_are_brought_up_through_a_pooler(
     await sql.execute(POSTGRES_1.format(table))
     store = PostgresStore("archive", pgbouncer.url, clock=ManualClock(), table=table, statement_cache_size=0)
     assert await opened([store]) == [None]
-    assert await sql.fetch(f"select * from {table}_meta") == [OURS]
+    assert await sql.fetch(f"select * from {table}_meta") == [POSTGRES]
 
 
 async def test_a_step_that_fails_leaves_the_tables_as_they_were(
@@ -225,7 +233,7 @@ async def test_who_does_not_own_the_tables_is_told_who_may_bring_them_up(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("schema_version = 3", "layout 3, this one knows 2"),
+        ("schema_version = 4", "layout 4, this one knows 3"),
         ("seal_version = 3", "seals 3, this one knows 2"),
     ],
 )
@@ -301,4 +309,5 @@ async def test_a_bucket_of_a_newer_release_is_refused(
 
 
 def test_what_is_tested_here_is_the_layout_that_there_is() -> None:
-    assert {postgres.LAYOUT, sqlite.LAYOUT} == {OURS.layout}, "give each older one its own tests"
+    found = (sqlite.LAYOUT, postgres.LAYOUT)
+    assert found == (SQLITE.layout, POSTGRES.layout), "give each older one its own tests"

@@ -159,6 +159,7 @@ SERVERS = {
 }
 """redtier's routes, each prefix to a backend that has its type's name, by the name of the target."""
 ROUTE_OPTIONS = {
+    "postgres": {"": {"chunk_over": 1, "chunk_size": 32}},  # lists in chunks, however short
     "near": {"": {"cache": True}},
     "sealed": {"": {"compression": "zstd", "integrity": "sha256", "compress_min": 0}},
 }

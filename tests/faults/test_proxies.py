@@ -17,14 +17,15 @@ pytestmark = [pytest.mark.once, pytest.mark.timeout(180)]
 SECONDS = 12.0
 
 
-def on(backend: dict[str, Any]) -> RedtierServer:
-    return RedtierServer(toml({"backends.store": backend}, {"": "store"}))
+def on(backend: dict[str, Any], **route: Any) -> RedtierServer:
+    return RedtierServer(toml({"backends.store": backend}, {"": "store"}, {"": route}))
 
 
 async def test_postgres_keeps_every_promise_of_all_of_them(mortal_postgres: PostgresServer) -> None:
     def make(address: str) -> RedtierServer:
         url = f"postgresql://postgres@{address}/postgres"
-        return on({"type": "postgres", "url": url, "table": "redtier_proxies"})
+        backend = {"type": "postgres", "url": url, "table": "redtier_proxies"}
+        return on(backend, chunk_over=200, chunk_size=64)  # lists in chunks, however short
 
     with ExitStack() as stack:
         proxies = Proxies(stack, make, mortal_postgres.port)
