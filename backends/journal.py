@@ -201,7 +201,7 @@ class Journal:
         self._lock = -1
         # Of the thread:
         self._queue: SimpleQueue[tuple[list[bytes], int, Done] | Callable[[], None]] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         self._file = -1
         self._number = 0
         self._at = 0  # bytes of the open segment
@@ -277,15 +277,15 @@ class Journal:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be ready to be appended to."""
-        self._thread = threading.Thread(target=self._write_all, args=(loop,), name="journal", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._write_all, args=(loop,), name="journal", daemon=True)
+        self._worker.start()
 
     def close(self) -> None:
         """Sync what was appended, and let go of the directory."""
-        if self._thread is not None:
+        if self._worker is not None:
             self._queue.put(self._stop)
-            self._thread.join()
-            self._thread = None
+            self._worker.join()
+            self._worker = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -416,7 +416,9 @@ class Journal:
                 size += len(piece)
                 left = memoryview(piece)
                 while left:
-                    left = left[os.write(self._file, left) :]
+                    # A statement of its own: compiled, the bounds of a slice are worked out twice.
+                    written = os.write(self._file, left)
+                    left = left[written:]
         except OSError as error:
             return self._undo(error)
         try:

@@ -15,7 +15,7 @@ from tests.copies import Copies
 from tests.homes import toml, wait_for_homes
 from tests.servers import MotoServer, PostgresServer, RedtierServer, free_port, wait_until
 
-pytestmark = pytest.mark.once  # little of it is compiled
+pytestmark = pytest.mark.once  # it takes long
 
 
 def config(backend: Mapping[str, object], http: int, **options: object) -> str:

@@ -12,8 +12,6 @@ from backends import journal as journals
 from backends.base import Key, Record, StoreError
 from backends.journal import CLEAR, DELETE, EVERY_DB, PUT, Journal, JournalError, Logged, decode, encode
 
-pytestmark = pytest.mark.once  # what keeps it is not compiled
-
 LIMIT = 1 << 24
 PUT_A = Logged(PUT, Key(3, b"key"), Record(b"sealed", 5, 0x0102030405060708, 1_700_000_000_000, 99, 6))
 DELETE_B = Logged(DELETE, Key(0, b"gone"), None)
@@ -176,6 +174,7 @@ async def test_changes_that_no_batch_can_hold_are_refused_and_harm_no_others(tmp
     assert recovered(tmp_path) == [DELETE_B]
 
 
+@pytest.mark.plain  # a constant that is compiled can't be another
 async def test_a_batch_gathers_so_much_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "GATHERED", 1)
     journal = await opened(tmp_path)
@@ -196,6 +195,7 @@ async def test_a_segment_that_is_missing_is_refused(tmp_path: Path) -> None:
         recovered(tmp_path)
 
 
+@pytest.mark.plain  # a constant that is compiled can't be another
 async def test_a_later_form_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "VERSION", 2)
     journal = await opened(tmp_path)

@@ -38,7 +38,7 @@ from tests import s3
 from tests.coldhomes import Gate, WatchedStore, failing
 from tests.servers import eventually
 
-pytestmark = pytest.mark.once  # what keeps it is not compiled
+pytestmark = pytest.mark.once  # it takes long
 
 A, B = Key(0, b"a"), Key(0, b"b")
 LONG = 3_600_000

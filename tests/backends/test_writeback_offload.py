@@ -20,7 +20,7 @@ from tests.faultproxy import Direction, FaultProxy
 from tests.offloads import new_store, place
 from tests.servers import MotoServer, PostgresServer, eventually
 
-pytestmark = pytest.mark.once  # what keeps it is not compiled
+pytestmark = pytest.mark.once  # it takes long
 
 A, B = Key(0, b"a"), Key(0, b"b")
 LARGE = b"large " * 100
