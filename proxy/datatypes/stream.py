@@ -186,7 +186,7 @@ class Stream(Chunked):
         return found
 
     def count_after(self, id: bytes, enough: int) -> int:
-        """How many entries have a larger id, or ``enough`` or more, unless that is 0."""
+        """How many entries have a larger id; at most ``enough``, unless that is 0."""
         counted = 0
         following = streamid.after(id)
         if following is None:
@@ -200,7 +200,7 @@ class Stream(Chunked):
             elif block.first >= following:
                 counted += block.count
             if enough and counted >= enough:
-                break
+                return enough
         return counted
 
     def delete(self, id: bytes) -> bool:

@@ -217,6 +217,17 @@ def test_streams(seed: int) -> None:
     assert kept.run(lambda value: value.pack()) == plain.pack()
 
 
+def test_entries_are_counted_up_to_what_is_asked_for() -> None:
+    kept = Kept(Stream(), streams.unpack_root)
+    for number in range(1, 3000):
+        kept.value.append(streamid.make(number, 0), [b"f", b"v"])  # type: ignore[attr-defined]
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 7)) == 7
+    kept.commit()
+    kept.reload()
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 7)) == 7
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 0)) == 2999
+
+
 def test_a_root_stays_small_whatever_the_size() -> None:
     kept = Kept(List(), List.unpack_root)
     for number in range(20_000):
