@@ -254,7 +254,7 @@ class Tier(Home):
             self._cell_ready(cell, VALUE)
         elif kept is not None and cell.wanted != META:
             self._load(cell, cell.wanted)
-        elif cell.wanted == META and record.kind != VOLATILE_HASH:
+        elif cell.wanted == META and not _tells_more(record.kind, cell.policy):
             kind = UNCHUNKED.get(record.kind, record.kind)
             cell.entry = Copy(cell.key.name, kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
@@ -877,6 +877,11 @@ def _settle(future: asyncio.Future[bytes | None], result: bytes | Exception | No
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _tells_more(kind: int, policy: ColdPolicy) -> bool:
+    """Whether metadata are not enough for who changes when a key expires."""
+    return kind == VOLATILE_HASH or (kind in UNCHUNKED and not policy.chunk_over)
 
 
 def _failing(error: CommandError) -> Handler:

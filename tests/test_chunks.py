@@ -266,6 +266,31 @@ async def test_what_is_in_chunks_is_read_and_changed_behind_a_journal(rows: Rows
     assert client.lrange("list", 0, -1) == [*MESSAGES, b"more"]
 
 
+@pytest.mark.parametrize("change", ["PERSIST list", "EVAL persist", "MULTI"])
+async def test_an_expiry_that_stands_in_a_journal_names_no_chunks(
+    rows: Rows, stack: ExitStack, change: str
+) -> None:
+    """The row may be swept, and its chunks with it, before what the journal has of it is flushed."""
+    with ExitStack() as first:
+        plain = serve(rows, first)
+        grow(plain)
+        plain.expire("list", 1000)
+    client = serve(rows, stack, {"write": "back"}, journal="journal")
+    if change == "MULTI":
+        with client.pipeline() as transaction:
+            transaction.set("beside", 1)
+            transaction.persist("list")
+            assert transaction.execute() == [True, True]
+    elif change == "EVAL persist":
+        assert client.eval("return redis.call('PERSIST', KEYS[1])", 1, "list") == 1
+    else:
+        assert client.execute_command(change) == 1
+    assert client.ttl("list") == -1
+    while await rows.chunks():  # it was flushed in one piece
+        pass
+    assert client.lrange("list", 0, -1) == MESSAGES
+
+
 @pytest.mark.parametrize("dictionary", ["none", "auto"])
 async def test_chunks_are_sealed_as_their_route_says(rows: Rows, stack: ExitStack, dictionary: str) -> None:
     options = {**CHUNKED, "integrity": "none", "compression_level": 19, "cache": False}
