@@ -291,6 +291,18 @@ async def test_an_expiry_that_stands_in_a_journal_names_no_chunks(
     assert client.lrange("list", 0, -1) == MESSAGES
 
 
+async def test_what_is_too_large_to_be_read_keeps_its_expiry_behind_a_journal(
+    rows: Rows, stack: ExitStack
+) -> None:
+    with ExitStack() as first:
+        grow(serve(rows, first))
+    client = serve(rows, stack, {"write": "back", "max_value": "1kb"}, journal="journal")
+    with pytest.raises(redis.ResponseError, match="can't stand in a journal"):
+        client.expire("list", 1000)
+    assert client.ttl("list") == -1
+    assert await rows.chunks()
+
+
 @pytest.mark.parametrize("dictionary", ["none", "auto"])
 async def test_chunks_are_sealed_as_their_route_says(rows: Rows, stack: ExitStack, dictionary: str) -> None:
     options = {**CHUNKED, "integrity": "none", "compression_level": 19, "cache": False}
