@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -123,6 +124,7 @@ class Chunked(Collection):
     """A collection of pieces."""
 
     _tops: list[Shelf] | None = None  # of the root, if nothing that is in none lies between them
+    _filled: int = 0  # where the chunk ends that was loaded last
 
     @abstractmethod
     def _pieces(self) -> Sequence[Piece]: ...
@@ -310,7 +312,7 @@ class Chunked(Collection):
 
     def fill(self, chunk: Chunk, raw: bytes) -> None:
         assert isinstance(chunk, Shelf)
-        at = next((n for n, piece in enumerate(self._pieces()) if piece.shelf is chunk and chunk.away), -1)
+        at = self._place_of(chunk) if chunk.away else -1
         if at < 0:
             return
         try:
@@ -324,12 +326,22 @@ class Chunked(Collection):
         if (count, number) != (chunk.count, chunk.pieces):
             raise ValueError(f"{count} elements in {number} pieces, not {chunk.count} in {chunk.pieces}")
         self._replace(at, pieces)
+        self._filled = at + len(pieces)
         chunk.away = False
         for piece in pieces:
             if piece.shelf is None:
                 piece.shelf = chunk
             else:
                 piece.shelf.parent = chunk
+
+    def _place_of(self, shelf: Shelf) -> int:
+        """Where the piece is that stands for a chunk: mostly right of the one that was loaded before it."""
+        pieces = self._pieces()
+        begin = min(self._filled, len(pieces))
+        for at in chain(range(begin, len(pieces)), range(begin)):
+            if pieces[at].shelf is shelf:
+                return at
+        return -1
 
     def detach(self) -> None:
         self.chunked = False

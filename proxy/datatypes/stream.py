@@ -512,6 +512,8 @@ class Stream(Chunked):
             elif not block.away:
                 sure += block.find_after(end) - block.find(start)
             number += -1 if reverse else 1
+        if reverse:
+            missing.reverse()
         self.need(missing)
 
     def _pieces(self) -> Sequence[Piece]:
