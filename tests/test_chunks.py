@@ -62,11 +62,14 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def serve(rows: Rows, stack: ExitStack, route: Mapping[str, Any] = CHUNKED, **backend: Any) -> redis.Redis:
+def serve(
+    rows: Rows, stack: ExitStack, route: Mapping[str, Any] = CHUNKED, cache: str = "256mb", **backend: Any
+) -> redis.Redis:
     """A client of a new redtier, all of whose keys live in the table."""
     options = {"type": "postgres", "url": rows.url, "table": rows.table, "sweep_interval": "100ms"}
     options |= {"flushable": True, **backend}
-    server = stack.enter_context(RedtierServer(toml({"backends.store": options}, {"": "store"}, {"": route})))
+    tables = {"backends.store": options, "cache": {"max_bytes": cache}}
+    server = stack.enter_context(RedtierServer(toml(tables, {"": "store"}, {"": route})))
     client = stack.enter_context(server.client(protocol=3))
     wait_until(lambda: client.execute_command("TIER ROUTES")[0][b"state"] == b"up")
     return client
@@ -116,6 +119,15 @@ async def test_the_end_is_read_without_what_is_before_it(rows: Rows, stack: Exit
     assert client.rpush("list", b"more") == 301
     assert client.ltrim("list", 200, -1)
     assert client.lrange("list", 0, -1) == [*MESSAGES[200:], b"more"]
+
+
+async def test_the_near_cache_counts_what_is_loaded(rows: Rows, stack: ExitStack) -> None:
+    grow(serve(rows, stack))
+    client = serve(rows, stack, cache="16kb")
+    assert client.lrange("list", -5, -1) == MESSAGES[-5:]
+    assert client.execute_command("TIER WHERE list")[b"cached"] == 1
+    assert client.lrange("list", 0, -1) == MESSAGES  # which is too much for it
+    assert client.execute_command("TIER WHERE list")[b"cached"] == 0
 
 
 async def test_a_trim_removes_the_chunks_that_it_leaves_behind(client: redis.Redis, rows: Rows) -> None:

@@ -23,6 +23,7 @@ from proxy.datatypes.undo import UNDO
 
 FAN: Final = 8  # chunks that go together into one; twice as many less one may lie in a row
 REF: Final = 9  # members of a reference to a chunk; no piece has as many
+REF_OVERHEAD: Final = 580  # bytes of memory of a chunk that is not loaded: a Shelf, and what stands for it
 
 
 @mypyc_attr(acyclic=True)
@@ -189,6 +190,10 @@ class Chunked(Collection):
             return self.size - sum([piece.memory() for piece in pieces if piece.top() is not None])
         head, tail = self._ends(pieces)
         return sum([piece.memory() for piece in [*pieces[:head], *pieces[tail:]]])
+
+    def unloaded(self) -> int:
+        away = [piece.memory() - REF_OVERHEAD for piece in self._pieces() if piece.away]
+        return max(sum(away), 0)
 
     def _ends(self, pieces: Sequence[Piece]) -> tuple[int, int]:
         """Where the chunks begin, and end, if they lie side by side."""
