@@ -52,16 +52,15 @@ class Shelf(Chunk):
         self._within = shelves
         for shelf in shelves:
             shelf.parent = self
-            self.total += shelf.total
 
     def raw(self) -> bytes:
         """As ``Chunk.raw``, once."""
         packed, self._packed = self._packed, b""
         if self._within:
             packed = msgspec.msgpack.encode([shelf.ref() for shelf in self._within])
-            self._within = []
             self.length = len(packed)
-            self.total += self.length
+            self.total = self.length + sum([shelf.total for shelf in self._within])
+            self._within = []
         return packed
 
     def ref(self) -> tuple[int, int, bytes, int, int, int, int, int, bytes]:
@@ -146,8 +145,8 @@ class Chunked(Collection):
         """What is to be known of pieces while they are not loaded."""
         return b""
 
-    def _joined(self, first: bytes, last: bytes) -> bytes:
-        """The same of chunks from one up to another, by what is known of these two."""
+    def _joined(self, shelves: Sequence[Shelf]) -> bytes:
+        """The same of chunks, by what is known of each."""
         return b""
 
     def chunkable(self) -> bool:
@@ -260,7 +259,7 @@ class Chunked(Collection):
                     sum([each.count for each in within]),
                     sum([each.pieces for each in within]),
                     sum([each.memory for each in within]),
-                    self._joined(within[0].meta, within[-1].meta),
+                    self._joined(within),
                 )
                 shelf.hold(within)
                 shelf.id = next_id()

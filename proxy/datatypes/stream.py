@@ -547,9 +547,10 @@ class Stream(Chunked):
                 head, tail = head or piece.id(0), piece.id(piece.count - 1)
         return first + last + (head or first) + (tail or first)
 
-    def _joined(self, first: bytes, last: bytes) -> bytes:
-        one, other = _Meta(first), _Meta(last)
-        return one.first + other.last + one.head + other.tail
+    def _joined(self, shelves: Sequence[Shelf]) -> bytes:
+        metas = [_Meta.of(shelf) for shelf in shelves]
+        filled = [meta for meta, shelf in zip(metas, shelves, strict=True) if shelf.count] or metas
+        return metas[0].first + metas[-1].last + filled[0].head + filled[-1].tail
 
     def pack_root(self) -> bytes:
         """As ``pack``, with ``ROOT``; references to chunks stand among the blocks (``chunking``)."""

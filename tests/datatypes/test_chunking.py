@@ -217,6 +217,27 @@ def test_streams(seed: int) -> None:
     assert kept.run(lambda value: value.pack()) == plain.pack()
 
 
+def test_the_first_entry_is_found_behind_a_block_that_was_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SIZE", 1)  # a block is a chunk
+    kept = Kept(Stream(), streams.unpack_root)
+    stream: Any = kept.value
+    for number in range(1, 3000):
+        stream.append(streamid.make(number, 0), [b"f", b"v"])
+    stream.delete(streamid.make(100, 0))
+    stream.trim_before(streamid.make(100, 0), False, 0)
+    kept.commit()
+    kept.reload()
+    assert kept.run(lambda stream: stream.first()) == streamid.make(101, 0)
+
+
+def test_the_sizes_of_chunks_in_chunks_are_counted_when_all_are_new() -> None:
+    kept = Kept(List(), List.unpack_root)
+    for number in range(20_000):
+        kept.value.push_right(b"%d" % number)  # type: ignore[attr-defined]
+    kept.commit()
+    assert kept.value.chunks_size() == sum(map(len, kept.chunks.values()))
+
+
 def test_entries_are_counted_up_to_what_is_asked_for() -> None:
     kept = Kept(Stream(), streams.unpack_root)
     for number in range(1, 3000):
