@@ -319,9 +319,7 @@ class Tier(Home):
         try:
             for some in portions(need.chunks):
                 if not await self._fill(cell, value, some):
-                    job.tries += 1
-                    cell.forget()
-                    self._load(cell, VALUE)
+                    self._overtaken(cell, job)
                     return
         except DamagedChunk as damage:
             await self._quarantine_chunk(cell, damage)
@@ -329,6 +327,17 @@ class Tier(Home):
             self._load_failed(cell, failure)
         else:
             self._cell_ready(cell, VALUE)
+
+    def _overtaken(self, cell: Cell, job: Job) -> None:
+        """Another proxy has replaced chunks before they could be loaded."""
+        job.tries += 1
+        cell.forget()
+        if job.tries < TRIES:
+            self._load(cell, VALUE)
+        else:
+            job.handler = _failing(errors.conflict(cell.key.name))
+            job.need = NOTHING
+            self._cell_ready(cell, NOTHING)
 
     async def _fill(self, cell: Cell, value: Collection, chunks: Sequence[Chunk]) -> bool:
         """Load and verify chunks; false if the key was changed and has them no more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -15,7 +16,11 @@ import asyncpg
 import pytest
 import redis
 
+from backends.postgres import PostgresStore
+from proxy.clock import ManualClock
+from proxy.errors import CommandError
 from tests.chats import messages
+from tests.coldhomes import Tier
 from tests.damage import flipped
 from tests.homes import toml
 from tests.servers import TREE, PostgresServer, RedtierServer, wait_until
@@ -232,6 +237,30 @@ async def test_a_reader_whose_chunks_were_replaced_reads_anew(rows: Rows, stack:
     assert reader.lrange("list", -5, -1) == MESSAGES[-5:]
     expected = [MESSAGES[number] if number % 10 else b"changed" for number in range(300)]
     assert reader.lrange("list", 0, -1) == expected
+
+
+async def test_a_reader_that_is_overtaken_again_and_again_is_told(rows: Rows) -> None:
+    tiers: list[Tier] = []
+    for _ in range(2):
+        store = PostgresStore("store", rows.url, clock=ManualClock(), table=rows.table, notify=False)
+        await store.open()
+        tiers.append(Tier(store, ManualClock(), shared=True, chunk_over=4000, chunk_size=1000))
+    reader, writer = tiers
+    await writer.send(b"RPUSH list " + b" ".join([b"element"] * 4000))
+    await writer.send("RPUSH list more")
+    numbers = itertools.count()
+
+    async def overtake() -> None:
+        await writer.send(f"LSET list {128 * next(numbers)} another")
+
+    reader.store.before_load_chunks = overtake
+    async with asyncio.timeout(30):
+        reply = await reader.send("LRANGE list 0 -1")
+        assert isinstance(reply, CommandError)
+        assert reply.code == "CONFLICT"
+        assert await reader.send("LLEN list") == 4001
+    for tier in tiers:
+        await tier.home.close()
 
 
 async def test_a_transaction_changes_lists_in_chunks_together(client: redis.Redis) -> None:
