@@ -375,11 +375,13 @@ def plan(weights: list[int], size: int, first: bool, last: bool) -> list[tuple[i
         return []
     begin, end, spare = 0, len(weights), 0
     while spare < kept:
+        weight = weights[end - 1 if last else begin]
+        if weight > 3 * kept:  # it alone would be more than an end may be
+            break
+        spare += weight
         if last:
             end -= 1
-            spare += weights[end]
         else:
-            spare += weights[begin]
             begin += 1
     found: list[tuple[int, int]] = []
     while begin < end:
