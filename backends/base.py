@@ -55,7 +55,7 @@ class Record(NamedTuple):
     write_id: int  # 1 .. 2**63-1, unique to one write
     expire_at: int  # ms since the epoch, 0 = never
     raw_size: int  # bytes of the serialised value before compression
-    stored_size: int  # bytes of payload, and of all chunks but where VALUE was loaded
+    stored_size: int  # bytes of payload, and of all chunks where WHOLE was loaded
 
 
 class Loaded(NamedTuple):

@@ -113,7 +113,7 @@ class Statements:
         )
         self.load: Final = {  # the key, then as a Record has them
             want: f"select key, {value}, kind, write_id, expire_at, raw_size,"
-            f" {size if want is Want.VALUE else with_chunks}"
+            f" {with_chunks if want is Want.WHOLE else size}"
             f" from {main} m where {_NAMED} and (expire_at = 0 or expire_at > $3)"
             for want, value in payload.items()
         }

@@ -34,6 +34,7 @@ from backends.backlog import Backlog, Dirty
 from backends.base import (
     ABSENT,
     BESIDE,
+    CHUNKED_KINDS,
     CONFLICT,
     Changes,
     Group,
@@ -376,6 +377,8 @@ class WriteBackStore(Store):
                 if old is None or old.payload is None or 0 < old.expire_at <= now:
                     return CONFLICT
                 record = old._replace(write_id=record.write_id, expire_at=record.expire_at)
+            if record.kind in CHUNKED_KINDS:  # its chunks may be gone before it is flushed
+                return Outcome(None, StoreError("what is in chunks can't stand in a journal"))
             try:
                 self.inner.place(key)
             except KeyTooLong as error:

@@ -224,7 +224,11 @@ class WorkingSet(Keyspace):
                 _whole(cell.entry.value)
 
     def peek(self, key: bytes) -> Entry | None:
-        return self._cell(key, META).entry
+        cell = self._cell(key, META)
+        entry = cell.entry
+        if entry is not None and not cell.policy.chunk_over:
+            _whole(entry.value)  # as above, if only when it expires is changed
+        return entry
 
     def put(self, key: bytes, kind: int, value: object, expire_at: int = 0) -> None:
         cell = self._cell(key, NOTHING)
@@ -264,11 +268,15 @@ class WorkingSet(Keyspace):
 
     def expire(self, entry: Entry, expire_at: int) -> None:
         cell = self._cell(entry.key, META)
+        value = entry.value
+        if not cell.policy.chunk_over:
+            _whole(value)
         self.changed.append(entry.key)
         entry.expire_at = expire_at
-        value = entry.value
-        if isinstance(value, Collection) and value.due:
-            cell.change = PUT  # when the record expires is not for the key alone to say
+        if isinstance(value, Collection) and (value.due or (value.chunked and not cell.policy.chunk_over)):
+            # When the record expires is not for the key alone to say; behind a journal, a root alone is no
+            # whole value: its chunks could be swept before it is flushed.
+            cell.change = PUT
         elif cell.change != PUT:
             cell.change = EXPIRE
 

@@ -27,7 +27,7 @@ from proxy.lru import Entry
 
 # Bytes of chunks that are loaded, and held sealed, at once.
 PORTION: Final = 1 << 20
-# Of so many sealed bytes together the work is a worker thread's.
+# Of so many raw bytes together the work is a worker thread's.
 LARGE: Final = 64 * 1024
 
 
@@ -145,7 +145,7 @@ async def fill(
             by_id |= await dictionaries.of(payload)
         except IntegrityError as damage:
             raise DamagedChunk(chunk, payload, str(damage)) from None
-    if sum(map(len, sealed)) < LARGE:
+    if sum([chunk.length for chunk in chunks]) < LARGE:
         raws = _unseal(key, chunks, sealed, by_id)
     else:
         raws = await asyncio.get_running_loop().run_in_executor(None, _unseal, key, chunks, sealed, by_id)

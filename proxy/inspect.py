@@ -18,7 +18,7 @@ from proxy.config import Config, OffloadConfig
 from proxy.dictionaries import describe
 from proxy.errors import CommandError
 from proxy.homes import ColdHome, MemoryHome, UpstreamHome
-from proxy.keyspace import KIND_NAMES, STRING
+from proxy.keyspace import KIND_NAMES, STRING, UNCHUNKED
 from proxy.lru import entry_size
 from proxy.mirror import Mirror
 from proxy.mirrors import Mirrors
@@ -204,6 +204,8 @@ async def memory_usage(route: Route, db: int, key: bytes) -> Reply:
         return await home.call(db, [b"MEMORY", b"USAGE", key])
     assert isinstance(home, ColdHome)
     record, _, _ = await home.describe(db, key, Want.META)
+    if record is not None and record.kind in UNCHUNKED:  # a root is small
+        record, _, _ = await home.stored(db, key)
     return None if record is None else record.stored_size + len(key)
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from backends.base import Key
 from proxy.cells import VALUE, CachedKey, Cell, ColdPolicy, Copy, Handler, has_expired
 from proxy.clock import Clock
+from proxy.datatypes.collection import Collection
 from proxy.errors import NeedKeys
 from proxy.keyspace import Unloaded
 from proxy.lru import Database, Entry, Lru, entry_size
@@ -151,7 +152,10 @@ class Copies:
             database = self._databases.get(db)
             if database is None:
                 database = self._databases[db] = Database(db)
-            self._cache.add(database, copy, entry_size(copy.key, copy.value))
+            size, value = entry_size(copy.key, copy.value), copy.value
+            if isinstance(value, Collection) and value.chunked:
+                size -= value.unloaded()
+            self._cache.add(database, copy, size)
 
     async def discard(self, db: int | None, prefix: bytes) -> None:
         """Keep none of the keys that start with ``prefix``, of one database or of all."""

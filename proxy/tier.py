@@ -254,7 +254,7 @@ class Tier(Home):
             self._cell_ready(cell, VALUE)
         elif kept is not None and cell.wanted != META:
             self._load(cell, cell.wanted)
-        elif cell.wanted == META and record.kind != VOLATILE_HASH:
+        elif cell.wanted == META and not _tells_more(record.kind, cell.policy):
             kind = UNCHUNKED.get(record.kind, record.kind)
             cell.entry = Copy(cell.key.name, kind, UNLOADED, record.expire_at, token)
             self._cell_ready(cell, META)
@@ -319,9 +319,7 @@ class Tier(Home):
         try:
             for some in portions(need.chunks):
                 if not await self._fill(cell, value, some):
-                    job.tries += 1
-                    cell.forget()
-                    self._load(cell, VALUE)
+                    self._overtaken(cell, job)
                     return
         except DamagedChunk as damage:
             await self._quarantine_chunk(cell, damage)
@@ -329,6 +327,17 @@ class Tier(Home):
             self._load_failed(cell, failure)
         else:
             self._cell_ready(cell, VALUE)
+
+    def _overtaken(self, cell: Cell, job: Job) -> None:
+        """Another proxy has replaced chunks before they could be loaded."""
+        job.tries += 1
+        cell.forget()
+        if job.tries < TRIES:
+            self._load(cell, VALUE)
+        else:
+            job.handler = _failing(errors.conflict(cell.key.name))
+            job.need = NOTHING
+            self._cell_ready(cell, NOTHING)
 
     async def _fill(self, cell: Cell, value: Collection, chunks: Sequence[Chunk]) -> bool:
         """Load and verify chunks; false if the key was changed and has them no more.
@@ -877,6 +886,11 @@ def _settle(future: asyncio.Future[bytes | None], result: bytes | Exception | No
         future.set_exception(result)
     else:
         future.set_result(result)
+
+
+def _tells_more(kind: int, policy: ColdPolicy) -> bool:
+    """Whether metadata are not enough for who changes when a key expires."""
+    return kind == VOLATILE_HASH or (kind in UNCHUNKED and not policy.chunk_over)
 
 
 def _failing(error: CommandError) -> Handler:

@@ -35,7 +35,7 @@ class WatchedStore(Store):
     """A store that counts what is asked of it, and where a test can step in.
 
     ``before_load`` and ``before_commit`` are awaited first, and may wait or raise; so may ``after_load`` and
-    ``after_commit``, when the store has done it but has not answered.
+    ``after_commit``, when the store has done it but has not answered.  Chunks have ``before_load_chunks``.
     """
 
     def __init__(self, inner: Store, shared: bool) -> None:
@@ -48,6 +48,7 @@ class WatchedStore(Store):
         self.commits: list[Group] = []
         self.before_load: Callable[[], Awaitable[None]] = _nothing
         self.after_load: Callable[[], Awaitable[None]] = _nothing
+        self.before_load_chunks: Callable[[], Awaitable[None]] = _nothing
         self.before_commit: Callable[[], Awaitable[None]] = _nothing
         self.after_commit: Callable[[], Awaitable[None]] = _nothing
         self.news = asyncio.Event()  # others' changes were told of, or listening began or ended
@@ -67,6 +68,10 @@ class WatchedStore(Store):
         loaded = await self.inner.load(keys, want)
         await self.after_load()
         return loaded
+
+    async def load_chunks(self, wanted: Sequence[tuple[Key, int]]) -> list[bytes | None]:
+        await self.before_load_chunks()
+        return await self.inner.load_chunks(wanted)
 
     async def commit(self, groups: Sequence[Group]) -> list[Outcome]:
         self.commits += groups
@@ -196,13 +201,18 @@ class Tier:
         cache_ttl: int = 0,
         cache_bytes: int = 1 << 24,
         shared: bool = False,
+        chunk_over: int = 0,
+        chunk_size: int = 0,
     ) -> None:
         commands.load()
         bind(load_table())
         self.store = WatchedStore(store, shared)
         self.events = Events()
         self.cache = NearCache(cache_bytes)
-        policies = PrefixMap([(b"", ColdPolicy(ttl, max_value, SealPolicy(), cache, cache_ttl))])
+        policy = ColdPolicy(
+            *(ttl, max_value, SealPolicy(), cache, cache_ttl), chunk_over=chunk_over, chunk_size=chunk_size
+        )
+        policies = PrefixMap([(b"", policy)])
         self.home = ColdHome(self.store, clock, policies, self.cache, self.events, False, 10_000, 1 << 30)
 
     def send(self, line: str | bytes, db: int = 0, order: Order | None = None) -> asyncio.Future[Reply]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -15,7 +16,11 @@ import asyncpg
 import pytest
 import redis
 
+from backends.postgres import PostgresStore
+from proxy.clock import ManualClock
+from proxy.errors import CommandError
 from tests.chats import messages
+from tests.coldhomes import Tier
 from tests.damage import flipped
 from tests.homes import toml
 from tests.servers import TREE, PostgresServer, RedtierServer, wait_until
@@ -62,11 +67,14 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-def serve(rows: Rows, stack: ExitStack, route: Mapping[str, Any] = CHUNKED, **backend: Any) -> redis.Redis:
+def serve(
+    rows: Rows, stack: ExitStack, route: Mapping[str, Any] = CHUNKED, cache: str = "256mb", **backend: Any
+) -> redis.Redis:
     """A client of a new redtier, all of whose keys live in the table."""
     options = {"type": "postgres", "url": rows.url, "table": rows.table, "sweep_interval": "100ms"}
     options |= {"flushable": True, **backend}
-    server = stack.enter_context(RedtierServer(toml({"backends.store": options}, {"": "store"}, {"": route})))
+    tables = {"backends.store": options, "cache": {"max_bytes": cache}}
+    server = stack.enter_context(RedtierServer(toml(tables, {"": "store"}, {"": route})))
     client = stack.enter_context(server.client(protocol=3))
     wait_until(lambda: client.execute_command("TIER ROUTES")[0][b"state"] == b"up")
     return client
@@ -116,6 +124,15 @@ async def test_the_end_is_read_without_what_is_before_it(rows: Rows, stack: Exit
     assert client.rpush("list", b"more") == 301
     assert client.ltrim("list", 200, -1)
     assert client.lrange("list", 0, -1) == [*MESSAGES[200:], b"more"]
+
+
+async def test_the_near_cache_counts_what_is_loaded(rows: Rows, stack: ExitStack) -> None:
+    grow(serve(rows, stack))
+    client = serve(rows, stack, cache="16kb")
+    assert client.lrange("list", -5, -1) == MESSAGES[-5:]
+    assert client.execute_command("TIER WHERE list")[b"cached"] == 1
+    assert client.lrange("list", 0, -1) == MESSAGES  # which is too much for it
+    assert client.execute_command("TIER WHERE list")[b"cached"] == 0
 
 
 async def test_a_trim_removes_the_chunks_that_it_leaves_behind(client: redis.Redis, rows: Rows) -> None:
@@ -222,6 +239,30 @@ async def test_a_reader_whose_chunks_were_replaced_reads_anew(rows: Rows, stack:
     assert reader.lrange("list", 0, -1) == expected
 
 
+async def test_a_reader_that_is_overtaken_again_and_again_is_told(rows: Rows) -> None:
+    tiers: list[Tier] = []
+    for _ in range(2):
+        store = PostgresStore("store", rows.url, clock=ManualClock(), table=rows.table, notify=False)
+        await store.open()
+        tiers.append(Tier(store, ManualClock(), shared=True, chunk_over=4000, chunk_size=1000))
+    reader, writer = tiers
+    await writer.send(b"RPUSH list " + b" ".join([b"element"] * 4000))
+    await writer.send("RPUSH list more")
+    numbers = itertools.count()
+
+    async def overtake() -> None:
+        await writer.send(f"LSET list {128 * next(numbers)} another")
+
+    reader.store.before_load_chunks = overtake
+    async with asyncio.timeout(30):
+        reply = await reader.send("LRANGE list 0 -1")
+        assert isinstance(reply, CommandError)
+        assert reply.code == "CONFLICT"
+        assert await reader.send("LLEN list") == 4001
+    for tier in tiers:
+        await tier.home.close()
+
+
 async def test_a_transaction_changes_lists_in_chunks_together(client: redis.Redis) -> None:
     grow(client, "other")
     with client.pipeline() as transaction:
@@ -264,6 +305,43 @@ async def test_what_is_in_chunks_is_read_and_changed_behind_a_journal(rows: Rows
     client = serve(rows, stack, {"write": "back"}, journal="journal")
     assert client.rpush("list", b"more") == 301
     assert client.lrange("list", 0, -1) == [*MESSAGES, b"more"]
+
+
+@pytest.mark.parametrize("change", ["PERSIST list", "EVAL persist", "MULTI"])
+async def test_an_expiry_that_stands_in_a_journal_names_no_chunks(
+    rows: Rows, stack: ExitStack, change: str
+) -> None:
+    """The row may be swept, and its chunks with it, before what the journal has of it is flushed."""
+    with ExitStack() as first:
+        plain = serve(rows, first)
+        grow(plain)
+        plain.expire("list", 1000)
+    client = serve(rows, stack, {"write": "back"}, journal="journal")
+    if change == "MULTI":
+        with client.pipeline() as transaction:
+            transaction.set("beside", 1)
+            transaction.persist("list")
+            assert transaction.execute() == [True, True]
+    elif change == "EVAL persist":
+        assert client.eval("return redis.call('PERSIST', KEYS[1])", 1, "list") == 1
+    else:
+        assert client.execute_command(change) == 1
+    assert client.ttl("list") == -1
+    while await rows.chunks():  # it was flushed in one piece
+        pass
+    assert client.lrange("list", 0, -1) == MESSAGES
+
+
+async def test_what_is_too_large_to_be_read_keeps_its_expiry_behind_a_journal(
+    rows: Rows, stack: ExitStack
+) -> None:
+    with ExitStack() as first:
+        grow(serve(rows, first))
+    client = serve(rows, stack, {"write": "back", "max_value": "1kb"}, journal="journal")
+    with pytest.raises(redis.ResponseError, match="can't stand in a journal"):
+        client.expire("list", 1000)
+    assert client.ttl("list") == -1
+    assert await rows.chunks()
 
 
 @pytest.mark.parametrize("dictionary", ["none", "auto"])

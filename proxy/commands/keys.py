@@ -63,7 +63,7 @@ def touch(ks: Keyspace, argv: Argv) -> Reply:
             found += 1
             # Only what is in memory has an order of use: nothing is loaded for it.
             if entry.value is not UNLOADED:
-                ks.edit(argv[at])
+                ks.edit_part(argv[at])
     return found
 
 

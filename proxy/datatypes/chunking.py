@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,7 @@ from proxy.datatypes.undo import UNDO
 
 FAN: Final = 8  # chunks that go together into one; twice as many less one may lie in a row
 REF: Final = 9  # members of a reference to a chunk; no piece has as many
+REF_OVERHEAD: Final = 580  # bytes of memory of a chunk that is not loaded: a Shelf, and what stands for it
 
 
 @mypyc_attr(acyclic=True)
@@ -50,16 +52,15 @@ class Shelf(Chunk):
         self._within = shelves
         for shelf in shelves:
             shelf.parent = self
-            self.total += shelf.total
 
     def raw(self) -> bytes:
         """As ``Chunk.raw``, once."""
         packed, self._packed = self._packed, b""
         if self._within:
             packed = msgspec.msgpack.encode([shelf.ref() for shelf in self._within])
-            self._within = []
             self.length = len(packed)
-            self.total += self.length
+            self.total = self.length + sum([shelf.total for shelf in self._within])
+            self._within = []
         return packed
 
     def ref(self) -> tuple[int, int, bytes, int, int, int, int, int, bytes]:
@@ -123,6 +124,7 @@ class Chunked(Collection):
     """A collection of pieces."""
 
     _tops: list[Shelf] | None = None  # of the root, if nothing that is in none lies between them
+    _filled: int = 0  # where the chunk ends that was loaded last
 
     @abstractmethod
     def _pieces(self) -> Sequence[Piece]: ...
@@ -143,8 +145,8 @@ class Chunked(Collection):
         """What is to be known of pieces while they are not loaded."""
         return b""
 
-    def _joined(self, first: bytes, last: bytes) -> bytes:
-        """The same of chunks from one up to another, by what is known of these two."""
+    def _joined(self, shelves: Sequence[Shelf]) -> bytes:
+        """The same of chunks, by what is known of each."""
         return b""
 
     def chunkable(self) -> bool:
@@ -187,6 +189,10 @@ class Chunked(Collection):
             return self.size - sum([piece.memory() for piece in pieces if piece.top() is not None])
         head, tail = self._ends(pieces)
         return sum([piece.memory() for piece in [*pieces[:head], *pieces[tail:]]])
+
+    def unloaded(self) -> int:
+        away = [piece.memory() - REF_OVERHEAD for piece in self._pieces() if piece.away]
+        return max(sum(away), 0)
 
     def _ends(self, pieces: Sequence[Piece]) -> tuple[int, int]:
         """Where the chunks begin, and end, if they lie side by side."""
@@ -253,7 +259,7 @@ class Chunked(Collection):
                     sum([each.count for each in within]),
                     sum([each.pieces for each in within]),
                     sum([each.memory for each in within]),
-                    self._joined(within[0].meta, within[-1].meta),
+                    self._joined(within),
                 )
                 shelf.hold(within)
                 shelf.id = next_id()
@@ -310,7 +316,7 @@ class Chunked(Collection):
 
     def fill(self, chunk: Chunk, raw: bytes) -> None:
         assert isinstance(chunk, Shelf)
-        at = next((n for n, piece in enumerate(self._pieces()) if piece.shelf is chunk and chunk.away), -1)
+        at = self._place_of(chunk) if chunk.away else -1
         if at < 0:
             return
         try:
@@ -324,12 +330,22 @@ class Chunked(Collection):
         if (count, number) != (chunk.count, chunk.pieces):
             raise ValueError(f"{count} elements in {number} pieces, not {chunk.count} in {chunk.pieces}")
         self._replace(at, pieces)
+        self._filled = at + len(pieces)
         chunk.away = False
         for piece in pieces:
             if piece.shelf is None:
                 piece.shelf = chunk
             else:
                 piece.shelf.parent = chunk
+
+    def _place_of(self, shelf: Shelf) -> int:
+        """Where the piece is that stands for a chunk: mostly right of the one that was loaded before it."""
+        pieces = self._pieces()
+        begin = min(self._filled, len(pieces))
+        for at in chain(range(begin, len(pieces)), range(begin)):
+            if pieces[at].shelf is shelf:
+                return at
+        return -1
 
     def detach(self) -> None:
         self.chunked = False
@@ -359,11 +375,13 @@ def plan(weights: list[int], size: int, first: bool, last: bool) -> list[tuple[i
         return []
     begin, end, spare = 0, len(weights), 0
     while spare < kept:
+        weight = weights[end - 1 if last else begin]
+        if weight > 3 * kept:  # it alone would be more than an end may be
+            break
+        spare += weight
         if last:
             end -= 1
-            spare += weights[end]
         else:
-            spare += weights[begin]
             begin += 1
     found: list[tuple[int, int]] = []
     while begin < end:

@@ -106,6 +106,10 @@ class Collection:
         """Bytes, about, that are in no chunk."""
         return self.size
 
+    def unloaded(self) -> int:
+        """Of ``size``, bytes that chunks would take which are not loaded."""
+        return 0
+
     def chunks_size(self) -> int:
         """Bytes of the raw forms of all chunks."""
         return 0

@@ -186,7 +186,7 @@ class Stream(Chunked):
         return found
 
     def count_after(self, id: bytes, enough: int) -> int:
-        """How many entries have a larger id, or ``enough`` or more, unless that is 0."""
+        """How many entries have a larger id; at most ``enough``, unless that is 0."""
         counted = 0
         following = streamid.after(id)
         if following is None:
@@ -200,7 +200,7 @@ class Stream(Chunked):
             elif block.first >= following:
                 counted += block.count
             if enough and counted >= enough:
-                break
+                return enough
         return counted
 
     def delete(self, id: bytes) -> bool:
@@ -512,6 +512,8 @@ class Stream(Chunked):
             elif not block.away:
                 sure += block.find_after(end) - block.find(start)
             number += -1 if reverse else 1
+        if reverse:
+            missing.reverse()
         self.need(missing)
 
     def _pieces(self) -> Sequence[Piece]:
@@ -545,9 +547,10 @@ class Stream(Chunked):
                 head, tail = head or piece.id(0), piece.id(piece.count - 1)
         return first + last + (head or first) + (tail or first)
 
-    def _joined(self, first: bytes, last: bytes) -> bytes:
-        one, other = _Meta(first), _Meta(last)
-        return one.first + other.last + one.head + other.tail
+    def _joined(self, shelves: Sequence[Shelf]) -> bytes:
+        metas = [_Meta.of(shelf) for shelf in shelves]
+        filled = [meta for meta, shelf in zip(metas, shelves, strict=True) if shelf.count] or metas
+        return metas[0].first + metas[-1].last + filled[0].head + filled[-1].tail
 
     def pack_root(self) -> bytes:
         """As ``pack``, with ``ROOT``; references to chunks stand among the blocks (``chunking``)."""

@@ -278,6 +278,18 @@ async def test_chunks_change_with_their_record_or_not_at_all(store: PostgresStor
     assert await chunks_of(store, B, 3) == [None]
 
 
+async def test_only_who_reads_the_whole_record_pays_for_the_sum_of_its_chunks(store: PostgresStore) -> None:
+    await commit(store, put(A))
+    assert (await commit(store, chunked(A, await token(store, A), {1: b"one", 2: b"two"}))).tokens
+    sizes = {want: (await store.load([A], want))[0].record for want in (Want.META, Want.VALUE, Want.WHOLE)}
+    root = len(record().payload or b"")
+    assert {want: each and each.stored_size for want, each in sizes.items()} == {
+        Want.META: root,
+        Want.VALUE: root,
+        Want.WHOLE: root + 6,
+    }
+
+
 async def test_chunks_of_a_batch_have_fates_of_their_own(store: PostgresStore) -> None:
     await store.commit([[put(A)], [put(B)], [put(C)]])
     a, b, c = [await token(store, key) for key in (A, B, C)]

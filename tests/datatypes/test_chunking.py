@@ -217,6 +217,56 @@ def test_streams(seed: int) -> None:
     assert kept.run(lambda value: value.pack()) == plain.pack()
 
 
+def test_the_first_entry_is_found_behind_a_block_that_was_emptied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.SIZE", 1)  # a block is a chunk
+    kept = Kept(Stream(), streams.unpack_root)
+    stream: Any = kept.value
+    for number in range(1, 3000):
+        stream.append(streamid.make(number, 0), [b"f", b"v"])
+    stream.delete(streamid.make(100, 0))
+    stream.trim_before(streamid.make(100, 0), False, 0)
+    kept.commit()
+    kept.reload()
+    assert kept.run(lambda stream: stream.first()) == streamid.make(101, 0)
+
+
+def test_the_sizes_of_chunks_in_chunks_are_counted_when_all_are_new() -> None:
+    kept = Kept(List(), List.unpack_root)
+    for number in range(20_000):
+        kept.value.push_right(b"%d" % number)  # type: ignore[attr-defined]
+    kept.commit()
+    assert kept.value.chunks_size() == sum(map(len, kept.chunks.values()))
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("more", [0, 1, 3])
+def test_a_large_element_is_not_written_again_with_each_push(
+    monkeypatch: pytest.MonkeyPatch, left: bool, more: int
+) -> None:
+    monkeypatch.setattr(f"{__name__}.SIZE", 1000)
+    kept = Kept(List(), List.unpack_root)
+    kept.run(lambda value: [value.push_right(b"%d" % number) for number in range(1000)])
+    kept.commit()
+    for item in [b"large" * 20_000, *[b"small"] * more]:
+        kept.run(lambda value, item=item: value.push_left(item) if left else value.push_right(item))
+        kept.commit()
+        kept.reload()
+    assert len(kept.root) < 3000
+    assert kept.run(lambda value: len(value.elements())) == 1001 + more
+    kept.check()
+
+
+def test_entries_are_counted_up_to_what_is_asked_for() -> None:
+    kept = Kept(Stream(), streams.unpack_root)
+    for number in range(1, 3000):
+        kept.value.append(streamid.make(number, 0), [b"f", b"v"])  # type: ignore[attr-defined]
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 7)) == 7
+    kept.commit()
+    kept.reload()
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 7)) == 7
+    assert kept.run(lambda stream: stream.count_after(streamid.FIRST, 0)) == 2999
+
+
 def test_a_root_stays_small_whatever_the_size() -> None:
     kept = Kept(List(), List.unpack_root)
     for number in range(20_000):
