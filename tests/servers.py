@@ -446,5 +446,6 @@ class RedtierServer(Server):
     def ready(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as connection:
             connection.sendall(b"PING\r\n")
-            return connection.recv(5) in (b"+PONG", b"-NOAU")
+            # This port is the first that it listens at.
+            return connection.recv(5) in (b"+PONG", b"-NOAU") and b" is ready on " in self.log.read_bytes()
         return False
