@@ -203,7 +203,7 @@ class List(Chunked):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[0].items is None or nodes[0].top() is not None:
+        if not nodes or nodes[0].items is None or (self.chunked and nodes[0].top() is not None):
             self._insert(0, Node([], b"", 0, 0))
         node = nodes[0]
         if UNDO.open:
@@ -231,7 +231,7 @@ class List(Chunked):
                 self.size += len(added)
                 return
             nodes = self._spread()
-        if not nodes or nodes[-1].items is None or nodes[-1].top() is not None:
+        if not nodes or nodes[-1].items is None or (self.chunked and nodes[-1].top() is not None):
             self._insert(len(nodes), Node([], b"", 0, 0))
         node = nodes[-1]
         if UNDO.open:
