@@ -52,6 +52,7 @@ class Progress(msgspec.Struct):
     done: bool = False  # whether this walk has
     checked: int = 0  # records, by this walk so far
     damaged: int = 0
+    unknown: int = 0  # that could not be read: nothing is known of them
     last_checked: int = 0  # records, by the last walk that came to its end
 
     @property
@@ -96,6 +97,7 @@ class Scrub:
             "checked": progress.checked,
             "last_checked": progress.last_checked,
             "damaged": progress.damaged,
+            "unknown": progress.unknown,
             "began_at": progress.began_at,
             "finished_at": progress.finished_at,
         }
@@ -162,6 +164,7 @@ class Scrub:
             self.tally.add(done)
             self.progress.checked += done.checked
             self.progress.damaged += done.damaged
+            self.progress.unknown += done.unknown
             self.progress.move(walk.position, self._clock.tick())
             for finding in findings:
                 self._tell(finding)
@@ -170,8 +173,8 @@ class Scrub:
                 return
         if await self._write(""):
             log.info(
-                "backend '%s': all records verified: %d, of which %d are damaged",
-                *(self._home.name, self.progress.checked, self.progress.damaged),
+                "backend '%s': %d records are scrubbed; %d are damaged, %d can't be read",
+                *(self._home.name, self.progress.checked, self.progress.damaged, self.progress.unknown),
             )
         self.state = "idle"
 

@@ -96,7 +96,7 @@ async def test_every_record_is_verified_and_what_is_damaged_is_kept_and_told(
     [kept] = await tier.store.quarantined(None, 10)
     assert kept.key == Key(0, b"k0003")
     assert "local: db 0: b'k0003' is damaged: the digest does not match" in caplog.text
-    assert "backend 'local': all records verified: 301, of which 1 are damaged" in caplog.text
+    assert "backend 'local': 301 records are scrubbed; 1 are damaged, 0 can't be read" in caplog.text
 
 
 async def test_the_next_one_begins_when_it_is_due(new_tier: NewTier, clock: ManualClock) -> None:
@@ -193,10 +193,12 @@ async def test_a_value_that_can_not_be_read_holds_up_no_other(
             raise StoreError("it takes too long")
 
     tier.store.before_load = before_load
-    running = Running(tier, clock, "one")
-    await running.until(lambda scrub: scrub.state == "idle")
+    with caplog.at_level(logging.INFO):
+        running = Running(tier, clock, "one")
+        await running.until(lambda scrub: scrub.state == "idle")
     await running.end()
     assert (running.scrub.tally.checked, running.scrub.tally.unknown) == (4, 1)
+    assert "backend 'local': 4 records are scrubbed; 0 are damaged, 1 can't be read" in caplog.text
     assert "b'large' is unknown: it takes too long" in caplog.text
 
 
