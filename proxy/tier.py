@@ -313,7 +313,10 @@ class Tier(Home):
     async def _load_chunks(self, job: Job, need: NeedChunks) -> None:
         """Load what a job needs of a collection in chunks, then run it."""
         value = need.value
-        cell = next(cell for cell in job.cells if cell.entry is not None and cell.entry.value is value)
+        cell = job.cells[0]
+        for each in job.cells:
+            if each.entry is not None and each.entry.value is value:
+                cell = each
         cell.wanted = VALUE
         job.loading += 1
         try:
