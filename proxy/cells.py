@@ -19,6 +19,7 @@ from backends.codecs import Hash
 from backends.samples import Samples
 from backends.seal import SealPolicy
 from proxy.clock import Clock
+from proxy.datatypes.chunking import Chunked
 from proxy.datatypes.collection import Collection
 from proxy.errors import CommandError, NeedKeys
 from proxy.keyspace import KeyPolicy, Keyspace, Unloaded, check_growth, check_size, message_event
@@ -234,7 +235,7 @@ class WorkingSet(Keyspace):
         cell = self._cell(key, NOTHING)
         check_size(cell.policy, value)
         _whole(value)
-        if isinstance(value, Collection) and value.chunked:
+        if isinstance(value, Chunked) and value.chunked:
             value.detach()  # they are another key's
         cell.replaced = True
         self.changed.append(key)

@@ -20,7 +20,7 @@ from backends.codecs import Dictionaries as ById
 from backends.dictionaries import Dictionaries
 from backends.seal import IntegrityError, SealPolicy, seal, unseal
 from proxy.cells import Cell
-from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.chunking import Chunked, NeedChunks, Shelf
 from proxy.datatypes.values import to_record
 from proxy.keyspace import CHUNK, CHUNKED
 from proxy.lru import Entry
@@ -34,7 +34,7 @@ LARGE: Final = 64 * 1024
 class DamagedChunk(IntegrityError):
     """A chunk is missing, or not what its root says; ``payload`` is what there is of it."""
 
-    def __init__(self, chunk: Chunk, payload: bytes | None, reason: str) -> None:
+    def __init__(self, chunk: Shelf, payload: bytes | None, reason: str) -> None:
         super().__init__(f"chunk {chunk.id}: {reason}")
         self.id: int = chunk.id
         self.length: int = chunk.length
@@ -69,13 +69,13 @@ class ToSeal:
         self.value: object = entry.value
         self.expire_at: int = entry.expire_at
         self.policy: SealPolicy = policy
-        self.new: list[Chunk] | None = None  # None: it is not in chunks
+        self.new: list[Shelf] | None = None  # None: it is not in chunks
         self.gone: list[int] = []
         self.chunk_policy: SealPolicy = policy
 
     def seal(self) -> Sealed:
         value = self.value
-        if self.new is None or not isinstance(value, Collection):
+        if self.new is None or not isinstance(value, Chunked):
             stored = to_record(self.kind, value, self.expire_at)
             payload = seal(self.key.db, self.key.name, stored.kind, stored.raw, self.policy)
             size = len(stored.raw)
@@ -101,7 +101,7 @@ def prepare(cell: Cell, entry: Entry, next_id: Callable[[], int]) -> ToSeal:
     policy = cell.policy
     made = ToSeal(cell.key, entry, policy.seal)
     value = entry.value
-    if not isinstance(value, Collection) or entry.kind not in CHUNKED:
+    if not isinstance(value, Chunked):
         return made
     # Chunks of what is replaced, and not known, would stay: whoever replaces it stores it in one piece.
     known = not cell.blind and not cell.replaced and cell.token != ABSENT
@@ -119,7 +119,7 @@ def prepare(cell: Cell, entry: Entry, next_id: Callable[[], int]) -> ToSeal:
     return made
 
 
-def _fits(value: Collection, over: int) -> bool:
+def _fits(value: Chunked, over: int) -> bool:
     """Whether a value is to be stored in one piece; not to and fro with each change."""
     if not value.chunked:
         return value.size <= over
@@ -133,7 +133,7 @@ def _fits(value: Collection, over: int) -> bool:
 
 
 async def fill(
-    key: Key, value: Collection, chunks: Sequence[Chunk], sealed: Sequence[bytes], dictionaries: Dictionaries
+    key: Key, value: Chunked, chunks: Sequence[Shelf], sealed: Sequence[bytes], dictionaries: Dictionaries
 ) -> None:
     """Verify chunks as they are stored, and give them to their collection.
 
@@ -156,7 +156,7 @@ async def fill(
             raise DamagedChunk(chunk, payload, str(error)) from None
 
 
-def _unseal(key: Key, chunks: Sequence[Chunk], sealed: Sequence[bytes], by_id: ById) -> list[bytes]:
+def _unseal(key: Key, chunks: Sequence[Shelf], sealed: Sequence[bytes], by_id: ById) -> list[bytes]:
     raws: list[bytes] = []
     for chunk, payload in zip(chunks, sealed, strict=True):
         if _digest(payload) != chunk.digest:
@@ -173,9 +173,9 @@ def _digest(sealed: bytes) -> bytes:
     return hashlib.sha256(sealed).digest()[:16]
 
 
-def portions(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+def portions(chunks: Sequence[Shelf]) -> list[list[Shelf]]:
     """Chunks that are to be loaded together."""
-    found: list[list[Chunk]] = []
+    found: list[list[Shelf]] = []
     size = PORTION
     for chunk in chunks:
         if size >= PORTION:

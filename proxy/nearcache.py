@@ -15,7 +15,7 @@ from typing import Final
 from backends.base import Key
 from proxy.cells import VALUE, CachedKey, Cell, ColdPolicy, Copy, Handler, has_expired
 from proxy.clock import Clock
-from proxy.datatypes.collection import Collection
+from proxy.datatypes.chunking import Chunked
 from proxy.errors import NeedKeys
 from proxy.keyspace import Unloaded
 from proxy.lru import Database, Entry, Lru, entry_size
@@ -153,7 +153,7 @@ class Copies:
             if database is None:
                 database = self._databases[db] = Database(db)
             size, value = entry_size(copy.key, copy.value), copy.value
-            if isinstance(value, Collection) and value.chunked:
+            if isinstance(value, Chunked) and value.chunked:
                 size -= value.unloaded()
             self._cache.add(database, copy, size)
 

@@ -68,7 +68,8 @@ from proxy.cells import (
 )
 from proxy.chunks import DamagedChunk, Sealed, fill, portions, prepare
 from proxy.clock import Clock
-from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.chunking import Chunked, NeedChunks, Shelf
+from proxy.datatypes.collection import Collection
 from proxy.datatypes.values import from_record
 from proxy.errors import CommandError, NeedKeys
 from proxy.hearing import Hearing
@@ -342,7 +343,7 @@ class Tier(Home):
             job.need = NOTHING
             self._cell_ready(cell, NOTHING)
 
-    async def _fill(self, cell: Cell, value: Collection, chunks: Sequence[Chunk]) -> bool:
+    async def _fill(self, cell: Cell, value: Chunked, chunks: Sequence[Shelf]) -> bool:
         """Load and verify chunks; false if the key was changed and has them no more.
 
         Raises DamagedChunk and StoreError.

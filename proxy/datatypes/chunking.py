@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 from mypy_extensions import mypyc_attr
 
-from proxy.datatypes.collection import Chunk, Collection, NeedChunks
+from proxy.datatypes.collection import Collection
 from proxy.datatypes.undo import UNDO
+from proxy.errors import NeedKeys
 
 FAN: Final = 8  # chunks that go together into one; twice as many less one may lie in a row
 REF: Final = 9  # members of a reference to a chunk; no piece has as many
@@ -27,8 +28,15 @@ REF_OVERHEAD: Final = 580  # bytes of memory of a chunk that is not loaded: a Sh
 
 
 @mypyc_attr(acyclic=True)
-class Shelf(Chunk):
-    """Pieces, or chunks of the level below, that lie side by side."""
+class Shelf:
+    """A chunk: pieces, or chunks of the level below, that lie side by side.
+
+    A store keeps it by itself and never changes it: it is replaced.
+    """
+
+    id: int = 0  # names it in its store; 0: it was given up
+    digest: bytes = b""  # of what is stored of it
+    length: int = 0  # bytes of its raw form
 
     def __init__(self, level: int, count: int, pieces: int, memory: int, meta: bytes) -> None:
         self.level: int = level  # 1: of pieces
@@ -54,7 +62,7 @@ class Shelf(Chunk):
             shelf.parent = self
 
     def raw(self) -> bytes:
-        """As ``Chunk.raw``, once."""
+        """What is to be stored of it, once."""
         packed, self._packed = self._packed, b""
         if self._within:
             packed = msgspec.msgpack.encode([shelf.ref() for shelf in self._within])
@@ -119,10 +127,20 @@ class Piece:
         """What it is packed as."""
 
 
+class NeedChunks(NeedKeys):
+    """A handler needs chunks of a collection that are not loaded, and has not changed it."""
+
+    def __init__(self, value: Chunked, chunks: Sequence[Shelf]) -> None:
+        super().__init__(0, [], 0)
+        self.value: Chunked = value
+        self.chunks: Sequence[Shelf] = chunks
+
+
 @mypyc_attr(acyclic=True)
 class Chunked(Collection):
-    """A collection of pieces."""
+    """A collection of pieces.  What needs one that is not loaded raises NeedChunks and changes nothing."""
 
+    dropped: list[int] | None = None  # ids of chunks that were given up since it was divided last
     _tops: list[Shelf] | None = None  # of the root, if nothing that is in none lies between them
     _filled: int = 0  # where the chunk ends that was loaded last
 
@@ -148,9 +166,6 @@ class Chunked(Collection):
     def _joined(self, shelves: Sequence[Shelf]) -> bytes:
         """The same of chunks, by what is known of each."""
         return b""
-
-    def chunkable(self) -> bool:
-        return True
 
     def whole(self) -> None:
         if self.chunked:
@@ -191,6 +206,7 @@ class Chunked(Collection):
         return sum([piece.memory() for piece in [*pieces[:head], *pieces[tail:]]])
 
     def unloaded(self) -> int:
+        """Of ``size``, bytes that chunks would take which are not loaded."""
         away = [piece.memory() - REF_OVERHEAD for piece in self._pieces() if piece.away]
         return max(sum(away), 0)
 
@@ -203,14 +219,22 @@ class Chunked(Collection):
             end -= 1
         return begin, end
 
-    def divide(self, size: int, next_id: Callable[[], int]) -> list[Chunk]:
+    @abstractmethod
+    def pack_root(self) -> bytes:
+        """The form in which it is stored beside its chunks."""
+
+    def divide(self, size: int, next_id: Callable[[], int]) -> list[Shelf]:
+        """Have all in chunks of about ``size`` bytes, but for what is likely to change.
+
+        Returns the new ones, each after those that are in it.
+        """
         pieces = self._pieces()
         if self._tops is not None:
             head, tail = self._ends(pieces)
             open_ends = max(_weigh(pieces[:head]), _weigh(pieces[tail:]))
             if open_ends <= 3 * (size // 2):
                 return []
-        new: list[Chunk] = []
+        new: list[Shelf] = []
         at = 0
         while at < len(pieces):
             end = at
@@ -240,7 +264,7 @@ class Chunked(Collection):
             piece.shelf = shelf
         return shelf
 
-    def _gather(self, level: int, next_id: Callable[[], int], new: list[Chunk]) -> bool:
+    def _gather(self, level: int, next_id: Callable[[], int], new: list[Shelf]) -> bool:
         """Have chunks of one level that lie in a row in chunks of the next; whether there were enough."""
         found = False
         row: list[Shelf] = []
@@ -305,17 +329,19 @@ class Chunked(Collection):
         return [self._stand_in(referred(item)) if len(item) == REF else self._piece(item) for item in items]
 
     def chunks_size(self) -> int:
+        """Bytes of the raw forms of all chunks."""
         tops = self._tops
         if tops is None:
             known = {id(top): top for piece in self._pieces() if (top := piece.top()) is not None}
             tops = list(known.values())
         return sum([top.total for top in tops])
 
-    def missing(self) -> list[Chunk]:
+    def missing(self) -> list[Shelf]:
+        """Chunks that are not loaded; there may be others within them."""
         return [piece.shelf for piece in self._pieces() if piece.shelf is not None and piece.shelf.away]
 
-    def fill(self, chunk: Chunk, raw: bytes) -> None:
-        assert isinstance(chunk, Shelf)
+    def fill(self, chunk: Shelf, raw: bytes) -> None:
+        """A chunk was loaded.  ValueError where it is none of such a form."""
         at = self._place_of(chunk) if chunk.away else -1
         if at < 0:
             return
@@ -348,6 +374,7 @@ class Chunked(Collection):
         return -1
 
     def detach(self) -> None:
+        """Be no more in chunks: it is to be stored anew.  All are loaded."""
         self.chunked = False
         self.dropped = None
         self._tops = None

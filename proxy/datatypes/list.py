@@ -22,7 +22,6 @@ from mypy_extensions import i64, mypyc_attr
 
 from proxy.datatypes import packed
 from proxy.datatypes.chunking import Chunked, Piece, Shelf
-from proxy.datatypes.collection import Chunk
 from proxy.datatypes.packed import head
 from proxy.datatypes.undo import UNDO
 
@@ -544,7 +543,7 @@ class List(Chunked):
             at = stop
         self.need(needed)
 
-    def divide(self, size: int, next_id: Callable[[], int]) -> list[Chunk]:
+    def divide(self, size: int, next_id: Callable[[], int]) -> list[Shelf]:
         self._split_ends(size)
         return super().divide(size, next_id)
 

@@ -11,7 +11,7 @@ from backends.codecs import Hash
 from backends.dictionaries import Dictionaries
 from backends.seal import IntegrityError, describe, raw_length, unseal
 from proxy.chunks import DamagedChunk, fill, portions
-from proxy.datatypes.collection import Collection
+from proxy.datatypes.chunking import Chunked
 from proxy.datatypes.values import UnknownKind, from_record
 from proxy.keyspace import KIND_NAMES, UNCHUNKED
 
@@ -64,7 +64,7 @@ def _sound(sealed: bytes) -> Verdict:
     return Verdict(UNHASHED if describe(sealed).hash == Hash.NONE.name.lower() else SOUND)
 
 
-def _root_of(key: Key, record: Record, by_id: ById) -> Collection:
+def _root_of(key: Key, record: Record, by_id: ById) -> Chunked:
     """A collection without its chunks; raises IntegrityError."""
     payload = record.payload
     assert payload is not None
@@ -73,7 +73,7 @@ def _root_of(key: Key, record: Record, by_id: ById) -> Collection:
         value = from_record(record.kind, raw, record.expire_at)[1]
     except Exception as error:  # whatever a decoder stumbles over
         raise IntegrityError(_misread(record, error)) from None
-    assert isinstance(value, Collection)
+    assert isinstance(value, Chunked)
     size = len(raw) + value.chunks_size()
     if size != record.raw_size:
         raise IntegrityError(f"root and chunks have {size} raw bytes, the record {record.raw_size}")

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from backends.base import CHUNKED_KINDS
 from proxy.datatypes import stream as streams
 from proxy.datatypes import streamid
-from proxy.datatypes.chunking import Chunked, Shelf
-from proxy.datatypes.collection import Collection, NeedChunks
+from proxy.datatypes.chunking import Chunked, NeedChunks, Shelf
 from proxy.datatypes.list import List
 from proxy.datatypes.stream import Stream
 from proxy.datatypes.undo import UNDO
+from proxy.keyspace import UNCHUNKED
 
 SIZE = 40  # bytes of a chunk
 
@@ -23,7 +24,7 @@ SIZE = 40  # bytes of a chunk
 class Kept:
     """A collection as a store has it, read and changed as a tier does."""
 
-    def __init__(self, value: Collection, unpack_root: Callable[[bytes], Collection]) -> None:
+    def __init__(self, value: Chunked, unpack_root: Callable[[bytes], Chunked]) -> None:
         self.value = value
         self.chunks: dict[int, bytes] = {}
         self.root = b""
@@ -280,3 +281,7 @@ def test_a_root_stays_small_whatever_the_size() -> None:
         b"%d" % number for number in range(19_900, 20_000)
     ]
     assert kept.loads < 40
+
+
+def test_the_kinds_of_roots_are_those_whose_chunks_a_store_removes() -> None:
+    assert UNCHUNKED.keys() == CHUNKED_KINDS
