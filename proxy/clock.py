@@ -23,21 +23,26 @@ class Clock:
 
     def __init__(self) -> None:
         self.ns: int = _perf_ns()
-        self._set_at: int = self.ns
-        self._ahead: int = time.time_ns() - self.ns  # of the counter, in ns
-        self.ms: int = (self.ns + self._ahead) // 1_000_000
+        self.ms: int = 0
+        self._set_at: int = 0  # when the wall clock was looked at; of the counter, as all that follows
+        self._ahead: int = 0  # what the wall clock is ahead
+        self._over_at: int = 0  # when the millisecond is over
+        self._advance(self.ns)
 
     def tick(self) -> int:
         """Look at the time; the milliseconds."""
         self.ns = ns = _perf_ns()
-        if ns - self._set_at >= RESET_NS:
+        if ns >= self._over_at:
+            self._advance(ns)
+        return self.ms
+
+    def _advance(self, ns: int) -> None:
+        if not self._set_at or ns - self._set_at >= RESET_NS:
             self._set_at = ns
             self._ahead = time.time_ns() - ns
-        ms = (ns + self._ahead) // 1_000_000
         # The same number object for the same time: in plain Python every entry used holds on to one.
-        if ms != self.ms:
-            self.ms = ms
-        return self.ms
+        self.ms = ms = (ns + self._ahead) // 1_000_000
+        self._over_at = (ms + 1) * 1_000_000 - self._ahead
 
 
 class ManualClock(Clock):

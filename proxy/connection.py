@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
-from proxy.dispatch import Dispatcher
 from proxy.session import HELD_CLOSING, HELD_OUTPUT, Link, Session
 
 log = logging.getLogger("redtier.connection")
 
-HIGH_WATER = 64 * 1024  # bytes; asyncio's default
+HIGH_WATER: Final = 64 * 1024  # unsent bytes from which on a client is not read from
 
 
 class Host(Protocol):
@@ -35,68 +34,59 @@ class Host(Protocol):
 class Connection(Link, asyncio.Protocol):
     """One accepted socket."""
 
-    def __init__(self, host: Host, dispatcher: Dispatcher, output_max: int) -> None:
+    def __init__(self, host: Host, output_max: int) -> None:
         self._host = host
-        self._dispatcher = dispatcher
         self._output_max = output_max
         self._transport: asyncio.Transport | None = None
-        self._choked = False  # more is unread than the transport likes to hold
-        self._session: Session | None = None
+        self._tls = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._output_max < HIGH_WATER:  # which is where it begins to tell of it
-            self._transport.set_write_buffer_limits(self._output_max)
         sock = transport.get_extra_info("socket")
         self.local = _shown(transport.get_extra_info("sockname"))
         self.peer = _shown(transport.get_extra_info("peername")) or self.local
         self.fd = sock.fileno() if sock is not None else -1
         if sock is not None and sock.family != socket.AF_UNIX:
             self._host.keep_alive(sock)
-        self.straight = self._transport.write
-        self._session = self._host.accept(self)
-
-    def data_received(self, data: bytes) -> None:
-        session = self._session
-        if session is not None:
-            self._dispatcher.feed(session, data)
+        self._tls = transport.get_extra_info("ssl_object") is not None
+        if not self._tls:
+            self._transport.set_write_buffer_limits(0)  # we are told as soon as something is unsent
+            self.direct = True
+        self.session = self._host.accept(self)
 
     def eof_received(self) -> bool:
         """The client has sent all that it will: answer what is due, then close."""
-        if self._session is not None:
-            self._session.finish()
-        # TLS has no half-closed connections.
-        return self._transport is not None and self._transport.get_extra_info("ssl_object") is None
+        if self.session is not None:
+            self.session.finish()
+        return self._transport is not None and not self._tls  # which has no half-closed connections
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = self.straight = None
-        session, self._session = self._session, None
+        self._transport = None
+        self.direct = False
+        session, self.session = self.session, None
         if session is not None:
             session.held |= HELD_CLOSING
             self._host.forget(session)
 
     def pause_writing(self) -> None:
-        self._choked = True
-        self.straight = None
-        if self._session is not None:
-            self._session.hold(HELD_OUTPUT)
+        self.direct = False
 
     def resume_writing(self) -> None:
-        self._choked = False
-        if self._transport is not None:
-            self.straight = self._transport.write
-        if self._session is not None:
-            self._session.release(HELD_OUTPUT)
+        self.direct = self._transport is not None and not self._tls
+        if self.session is not None:
+            self.session.release(HELD_OUTPUT)
 
     def write(self, data: bytes) -> None:
         transport = self._transport
         if transport is None:
             return
         # What is unread counts, not what comes: a single reply may be larger than the limit.
-        if self._choked and transport.get_write_buffer_size() > self._output_max:
+        if transport.get_write_buffer_size() > self._output_max:
             self.abort("it does not read its replies: output_buffer_max is reached")
-        else:
-            transport.write(data)
+            return
+        transport.write(data)
+        if transport.get_write_buffer_size() > min(HIGH_WATER, self._output_max) and self.session is not None:
+            self.session.hold(HELD_OUTPUT)
 
     def pause(self) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -112,11 +102,11 @@ class Connection(Link, asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         transport, self._transport = self._transport, None
-        self.straight = None
+        self.direct = False
         if transport is not None:
             log.warning("client %s is cut: %s", self.peer, reason)
-            if self._session is not None:
-                self._session.held |= HELD_CLOSING  # what it has sent and is not run, is for nobody
+            if self.session is not None:
+                self.session.held |= HELD_CLOSING  # what it has sent and is not run, is for nobody
             transport.abort()
 
     def unsent(self) -> int:

@@ -94,6 +94,9 @@ class Dispatcher(FastPath):
         self.latency: LatencyMonitor = latency
         # Commands with a single key at a fixed place, as clients write them: "get" and "GET".
         self._quick: dict[bytes, CommandSpec] = {}
+        # Which of them was last, as it was written: compared sooner than it is looked up.
+        self._last_name: bytes = b""
+        self._last_spec: CommandSpec | None = None
         for spec in table.values():
             self._quicken(spec)
         self._events: Events = events
@@ -147,6 +150,8 @@ class Dispatcher(FastPath):
         served = spec.forwardable or (spec.handler is not None and spec.scope == KEYS)
         if served and spec.first_key and not spec.subcommands and spec.name not in STRAYS:
             self._quick[spec.name] = self._quick[spec.name.upper()] = spec
+            self._last_name = b""
+            self._last_spec = None
 
     def feed(self, s: Session, data: bytes) -> None:
         """A chunk has come in."""
@@ -191,7 +196,14 @@ class Dispatcher(FastPath):
                         request = ready.pop() if ready else reader.next_command()
                         if request is None:
                             break
-                spec = quick.get(request[0])
+                name = request[0]
+                if name == self._last_name:
+                    spec = self._last_spec
+                else:
+                    spec = quick.get(name)
+                    if spec is not None:
+                        self._last_name = name
+                        self._last_spec = spec
                 if spec is None or s.gated:
                     last = None
                     self._slow.run(s, request)
@@ -286,7 +298,7 @@ class Dispatcher(FastPath):
         keyspace = route.keyspaces[s.db]
         out = s.out
         proto = s.proto
-        one = len(s.waiting) > 0  # its reply has others before it
+        one = s.waiting.size > 0  # its reply has others before it
         calls = 0
         if not route.batch:
             self._touched.append(route)
@@ -553,7 +565,7 @@ class Dispatcher(FastPath):
                     if self._sampling and not calls:
                         self._share(spec)
                     calls += 1
-                    if s.waiting:
+                    if s.waiting.size:
                         s.reply(Raw(wire))
                     else:
                         s.out.write(wire)

@@ -157,7 +157,7 @@ def _clients(source: InfoSource) -> Fields:
         "cluster_connections": 0,
         "maxclients": source.max_clients,
         "client_recent_max_input_buffer": max((sum(map(len, c.received)) for c in clients), default=0),
-        "client_recent_max_output_buffer": max((len(c.out) + c.link.unsent() for c in clients), default=0),
+        "client_recent_max_output_buffer": max((c.unflushed + c.link.unsent() for c in clients), default=0),
         "blocked_clients": source.blocking.count,
         "tracking_clients": len(source.tracking.clients),
         "clients_in_timeout_table": 0,

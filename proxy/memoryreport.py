@@ -67,7 +67,7 @@ def resident() -> int:
 def client_memory(client: Session) -> int:
     """Bytes that wait for a client, in either direction."""
     multi = 0 if client.multi is None else client.multi.size
-    return sum(map(len, client.received)) + len(client.out) + client.link.unsent() + multi
+    return sum(map(len, client.received)) + client.unflushed + client.link.unsent() + multi
 
 
 def memory_stats(source: MemorySource) -> dict[str, Reply]:

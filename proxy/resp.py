@@ -222,7 +222,8 @@ class RequestReader:
 
     def _keep(self, pos: i64) -> None:
         if self.data:  # else it is kept already
-            self._tail = self.data[pos:]
+            if pos < len(self.data):
+                self._tail = self.data[pos:]
             self.data = b""
             self.pos = 0
 

@@ -350,7 +350,7 @@ class RedtierServer(Server):
 
     def _close_idle(self, now: int) -> None:
         for session in self.clients():
-            if session.active_at + self.idle_timeout <= now and not session.waiting:
+            if session.active_at + self.idle_timeout <= now and not session.waiting.size:
                 if session.held & HELD_CLOSING:
                     session.link.abort("it is idle and does not read its replies")
                 else:
@@ -359,7 +359,7 @@ class RedtierServer(Server):
     # Connections
 
     def _connection(self) -> Connection:
-        return Connection(self, self.dispatcher, self.output_max)
+        return Connection(self, self.output_max)
 
     def accept(self, connection: Connection) -> Session | None:
         """A new connection's session, or None if it is turned away."""

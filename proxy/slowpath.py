@@ -253,7 +253,7 @@ class SlowPath:
     def _session_command(self, s: Session, spec: CommandSpec, argv: Argv) -> None:
         if spec.handler is None:
             raise errors.not_served_yet(spec.title)
-        if spec.name == b"select" and s.waiting and s.server.forwards:
+        if spec.name == b"select" and s.waiting.size and s.server.forwards:
             # Each database of a Redis has a lane of its own; MOVE, COPY and scripts reach into another one.
             self._fast.park(s, argv, HELD_BARRIER)
             return
@@ -481,11 +481,11 @@ class SlowPath:
     def _submit_alone(
         self, s: Session, spec: CommandSpec, argv: Argv, route: Route, names: list[bytes]
     ) -> None:
-        if s.waiting:
+        if s.waiting.size:
             self._fast.park(s, argv, HELD_BARRIER)
             return
         self._fast.submit(s, spec, argv, route, names)
-        if s.waiting:
+        if s.waiting.size:
             s.hold(HELD_BARRIER)
 
     def _check_sizes(self, route: Route, argv: Argv) -> None:
@@ -547,7 +547,7 @@ class SlowPath:
 
     def _defer(self, s: Session, spec: CommandSpec, argv: Argv, work: Deferred) -> None:
         """Run a command that takes several steps, once the session's earlier replies have left."""
-        if s.waiting:
+        if s.waiting.size:
             self._fast.park(s, argv, HELD_BARRIER)
             return
         spec.calls += 1

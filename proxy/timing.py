@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from mypy_extensions import i64
+
 SHORT_BITS: Final = 8
 SHORT_US: Final = 1 << SHORT_BITS  # up to which each microsecond has a bucket of its own
+HALF: Final = SHORT_US // 2  # buckets of each power of two above
 
 
 class Histogram:
@@ -25,33 +28,37 @@ class Histogram:
     def __init__(self) -> None:
         self.calls: int = 0
         self.sum_ns: int = 0
-        self._short: list[int] = []  # calls by their microseconds; made with the first
-        self._long: dict[int, int] = {}  # calls by the microseconds of longer ones, rounded down
+        self._counts: list[int] = []  # calls by bucket, up to the last that has had one
 
     def add(self, calls: int, ns: int) -> None:
         """Count calls that took so many nanoseconds each."""
         self.calls += calls
         self.sum_ns += ns * calls
-        us = ns // 1000
-        if us < len(self._short):
-            self._short[us] += calls
-        elif us < SHORT_US:
-            self._short = [0] * SHORT_US
-            self._short[us] = calls
-        else:
-            shift = us.bit_length() - SHORT_BITS
-            us = us >> shift << shift
-            self._long[us] = self._long.get(us, 0) + calls
+        place: i64 = ns
+        place //= 1000
+        first: i64 = 0  # bucket of its power of two
+        while place >= SHORT_US:
+            place >>= 1
+            first += HALF
+        place += first
+        counts = self._counts
+        if place >= len(counts):
+            counts.extend([0] * (place + 1 - len(counts)))
+        counts[place] = counts[place] + calls  # which compiled is quicker than +=
 
     def buckets(self) -> list[tuple[int, int]]:
         """Microseconds, in order, and how many calls took so many."""
-        short = [(us, calls) for us, calls in enumerate(self._short) if calls]
-        return short + sorted(self._long.items())
+        return [(_lowest(place), calls) for place, calls in enumerate(self._counts) if calls]
 
     def clear(self) -> None:
         self.calls = self.sum_ns = 0
-        self._short = []
-        self._long.clear()
+        self._counts = []
+
+
+def _lowest(place: int) -> int:
+    """The first microsecond of a bucket."""
+    shift = max(place // HALF - 1, 0)
+    return (place - shift * HALF) << shift
 
 
 class Timing:
