@@ -30,7 +30,7 @@ from proxy.homes import ColdHome, MemoryHome, UpstreamHome, lane_place
 from proxy.keyspace import Block
 from proxy.monitor import Monitors
 from proxy.nearcache import MISS
-from proxy.resp import Argv, Raw, encode_command, write_reply
+from proxy.resp import COMPILED, Argv, Raw, encode_command, write_reply
 from proxy.router import COLD, MEMORY, UPSTREAM, Route, Router
 from proxy.session import (
     HELD_BLOCKED,
@@ -169,6 +169,8 @@ class Dispatcher(FastPath):
         self.pump(s)
 
     def pump(self, s: Session) -> None:
+        if s.skims and self._skim(s):
+            return
         clock = self.clock
         clock.tick()
         began = self.began = clock.ns
@@ -179,7 +181,6 @@ class Dispatcher(FastPath):
             self._sampled_at = clock.ms
             self._sampling = True
         reader = s.reader
-        quick = self._quick
         routes = self.router.map
         argv: Argv | None = None
         try:
@@ -197,13 +198,7 @@ class Dispatcher(FastPath):
                         if request is None:
                             break
                 name = request[0]
-                if name == self._last_name:
-                    spec = self._last_spec
-                else:
-                    spec = quick.get(name)
-                    if spec is not None:
-                        self._last_name = name
-                        self._last_spec = spec
+                spec = self._last_spec if name == self._last_name else self._look_up(name)
                 if spec is None or s.gated:
                     last = None
                     self._slow.run(s, request)
@@ -246,6 +241,7 @@ class Dispatcher(FastPath):
                             break
                     else:
                         self.forward(s, spec, request, route, 1 if spec.write else 0)
+                        s.skims = COMPILED
                 elif kind == COLD and spec.handler is not None:
                     self.submit(s, spec, request, route, [key])
                 else:
@@ -256,12 +252,8 @@ class Dispatcher(FastPath):
             s.reply(CommandError(f"ERR Protocol error: {violation}"))
             self.count_error("ERR", 1)
             s.close()
-        except Exception:  # a fault of ours is this client's alone
-            log.exception("the input of %s", s.link.peer)
-            self._lane = None
-            self._slot = None
-            self._parts = []
-            s.link.abort("internal error")
+        except Exception:
+            self._give_up(s)
         self.end_run(s)
         if self._touched:
             ns = now_ns() - began
@@ -277,6 +269,57 @@ class Dispatcher(FastPath):
         elif sampling:
             self._sampling = False
         s.flush()
+
+    def _look_up(self, name: bytes) -> CommandSpec | None:
+        spec = self._quick.get(name)
+        if spec is not None:
+            self._last_name = name
+            self._last_spec = spec
+        return spec
+
+    def _give_up(self, s: Session) -> None:
+        """A fault of ours is this client's alone."""
+        log.exception("the input of %s", s.link.peer)
+        self._lane = None
+        self._slot = None
+        self._parts = []
+        s.link.abort("internal error")
+
+    def _skim(self, s: Session) -> bool:
+        """Forward what lies ahead without taking it apart, up to a command of another kind.
+
+        Returns whether that was all.
+        """
+        if s.gated or s.parked is not None:
+            return False
+        self.began = self.turn_ns()
+        reader = s.reader
+        routes = self.router.map
+        try:
+            while not s.held and reader.skim():
+                name = reader.name
+                spec = self._last_spec if name == self._last_name else self._look_up(name)
+                size: int = reader.size
+                if (
+                    spec is not None
+                    and spec.first_key == 1
+                    and spec.forwardable
+                    and (size == spec.arity or (spec.arity < 0 and size >= -spec.arity))
+                ):
+                    key = reader.key
+                    route = routes.find(key)
+                    near = route.near and spec.kept
+                    if route.way == UPSTREAM and not route.limited and not near and len(key) <= self.key_max:
+                        self.forward(s, spec, NO_ARGV, route, 1 if spec.write else 0)
+                        continue
+                reader.pos = reader.start
+                s.skims = False
+                break
+        except Exception:
+            self._give_up(s)
+        self.end_run(s)
+        s.flush()
+        return s.held != 0 or not reader.data
 
     def _swift(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> Argv | None:
         """Run a swift command in memory, and with it those of the same shape that follow.
@@ -482,22 +525,27 @@ class Dispatcher(FastPath):
             s.hold(HELD_PIPELINE)
 
     def forward(self, s: Session, spec: CommandSpec, argv: Argv, route: Route, writes: int) -> None:
+        """Put a command to those that go to its Redis; ``argv`` is empty if it was skimmed."""
         s.last_command = spec.name
         home = route.home
         assert isinstance(home, UpstreamHome)
         if writes and s.write_count and s.write_home is not home:
-            self.park(s, argv, HELD_ORDER)
+            self.park(s, argv or self._take_apart(s), HELD_ORDER)
             return
         server = home
         if home.sharded or route.reads:
             # What is read while keys are watched must be what they are watched from.
-            server = home.server_for(spec, argv, 0 if s.watches else route.reads)
+            reads = 0 if s.watches else route.reads
+            if argv:
+                server = home.server_for(spec, argv, reads)
+            else:
+                server = home.server_of(spec, s.reader.key, reads)
         lane = server.lanes[lane_place(s.db, s.proto, s.lane)]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:
             self.end_run(s)
             if server.full:
-                self.stall(s, argv, server)
+                self.stall(s, argv or self._take_apart(s), server)
                 return
             if lane is None:
                 lane = server.connect(s.db, s.proto, s.lane)
@@ -535,6 +583,14 @@ class Dispatcher(FastPath):
             s.hold(HELD_PIPELINE)
         elif slot.frames >= RUN_MAX:
             self.end_run(s)
+
+    def _take_apart(self, s: Session) -> Argv:
+        """The command that was skimmed."""
+        reader = s.reader
+        reader.pos = reader.start
+        argv = reader.next_command()
+        assert argv is not None
+        return argv
 
     def _near(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> Argv | None:
         """Run a read whose reply the route keeps, and those of its shape that follow.
@@ -616,6 +672,8 @@ class Dispatcher(FastPath):
             slot.load.bytes += slot.size
         if not slot.writes:
             slot.request = frames
+        if not slot.argv:
+            slot.sent = frames
         lane.send(frames, slot)
 
     # Errors

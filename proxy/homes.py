@@ -252,6 +252,11 @@ class UpstreamHome(Home):
             position = positions[0]
         return server.replica_for(argv[position], reads)
 
+    def server_of(self, spec: CommandSpec, key: bytes, reads: int) -> UpstreamHome:
+        """As ``server_for``, for a command whose only key is known."""
+        server = self.of(key)
+        return server.replica_for(key, reads) if reads and spec.reads else server
+
     def replica_for(self, key: bytes, reads: int) -> UpstreamHome:
         """A replica, or what stands in for one; for one key always the same while the replicas are."""
         replicas = self.upstream.replicas

@@ -40,6 +40,9 @@ HTTP: Final = (b"post", b"host:")
 # many tiny arguments can't hold more memory than its limit says.
 ARGUMENT_OVERHEAD: Final = 48
 
+# Arguments, and bytes of a name, of a command that is forwarded without being taken apart.
+SKIM_MAX: Final = 64
+
 CR: Final = 13
 LF: Final = 10
 STAR: Final = 42
@@ -73,6 +76,11 @@ class RequestReader:
         self._parts: list[bytes] = []  # of its unfinished argument
         self._bulk_missing: i64 = 0  # bytes of that argument that are still to come
         self._crlf_due: bool = False  # its end is still to come
+        # What ``skim`` found.
+        self.name: bytes = b""
+        self.key: bytes = b""
+        self.size: i64 = 0  # how many arguments, the name among them
+        self._head: bytes = b""  # of its frame, up to the end of the name
         # Plain Python only: what _split_chunk found, last first.  Take it from here before next_command.
         self.ready: list[Argv] = []
 
@@ -203,6 +211,66 @@ class RequestReader:
             self._split()
         return argv
 
+    def skim(self) -> bool:
+        """Find the ends of the next command, its name and its first argument, and leave the others alone.
+
+        False where it is not whole within the chunk, not plain or not well formed: then it is still to be
+        read by ``next_command``, as it is once ``pos`` is set back to ``start``.  Only compiled code gains by it.
+        """
+        data = self.data
+        end: i64 = len(data)
+        pos = self.pos
+        if pos >= end or self._missing:
+            if pos >= end:
+                self._keep(pos)
+            return False
+        head = self._head
+        at: i64 = pos + len(head)
+        if not head or at > end or data[pos:at] != head:
+            at = self._skim_head(pos)
+            if at < 0:
+                return False
+        first: i64 = 0
+        size: i64 = 0
+        for number in range(self.size - 1):
+            if at >= end or data[at] != DOLLAR:
+                return False
+            size, begin = read_length(data, at + 1)
+            if begin < 0 or size < 0 or size > self.bulk_max:
+                return False
+            at = begin + size + 2
+            if at > end or data[at - 2] != CR or data[at - 1] != LF:
+                return False
+            if number == 0:
+                first = begin
+                self.key = data[first : first + size]
+        if at - pos + ARGUMENT_OVERHEAD * self.size > self.request_max:
+            return False
+        self.start = pos
+        self.pos = at
+        return True
+
+    def _skim_head(self, pos: i64) -> i64:
+        """The place after the name of the command at ``pos``, or less than 0."""
+        data = self.data
+        end: i64 = len(data)
+        self._head = b""
+        if data[pos] != STAR:
+            return -1
+        count, at = read_length(data, pos + 1)
+        if at < 0 or count < 2 or count > SKIM_MAX or at >= end or data[at] != DOLLAR:
+            return -1
+        size, begin = read_length(data, at + 1)
+        if begin < 0 or size < 0 or size > SKIM_MAX:
+            return -1
+        at = begin + size
+        if at + 2 > end or data[at] != CR or data[at + 1] != LF:
+            return -1
+        self.name = data[begin:at]
+        self.size = count
+        self._head = data[pos : at + 2]
+        return at + 2
+
     def _split(self) -> None:
         """Plain Python: take what lies ahead in one go, as far as it is plain."""
         # No argument costs more than ten times its bytes on the wire: none can be over the limit.
@@ -226,6 +294,13 @@ class RequestReader:
                 self._tail = self.data[pos:]
             self.data = b""
             self.pos = 0
+
+
+def first_command(frames: bytes) -> Argv:
+    """The first of whole commands."""
+    reader = RequestReader(2 * len(frames) + ARGUMENT_OVERHEAD * len(frames), BULK_MAX, True)
+    reader.feed(frames)
+    return reader.next_command() or []
 
 
 UNFINISHED: Final = -1

@@ -6,18 +6,15 @@ when the turn has made all that it makes, in the order in which that was found.
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from proxy.clock import Clock
 from proxy.errors import overloaded
 from proxy.resp import Argv
 from proxy.router import Home
 from proxy.session import HELD_BACKEND, HELD_PAUSE, Hub, Session
-
-now_ns: Final = time.perf_counter_ns  # by a name of its own: one look-up less
 
 
 class Scheduler(Hub):
@@ -90,7 +87,8 @@ class Scheduler(Hub):
         ns = self._turn_ns
         if not ns:
             self._soon()
-            self._turn_ns = ns = now_ns()
+            self.clock.tick()
+            self._turn_ns = ns = self.clock.ns
         return ns
 
     def made_room(self) -> None:

@@ -19,7 +19,7 @@ from mypy_extensions import mypyc_attr
 from backends.base import LANES, Dedicated, Waiter
 from proxy.errors import INTERNAL, CommandError
 from proxy.events import Interest, Watch
-from proxy.resp import Argv, Reply, RequestReader, encode_reply, write_reply
+from proxy.resp import Argv, Reply, RequestReader, encode_reply, first_command, write_reply
 from proxy.slowlog import LatencyMonitor, SlowLog
 from proxy.tally import Load, Tally
 from proxy.timing import Timing
@@ -114,7 +114,7 @@ class Hub:
 
     @abstractmethod
     def turn_ns(self) -> int:
-        """The performance counter, as of when this turn of the loop asked first."""
+        """The performance counter, as of when somebody asked first in this turn of the loop."""
 
     @abstractmethod
     def made_room(self) -> None:
@@ -147,7 +147,8 @@ class Slot(Waiter):
         self.tally: Tally | None = None  # where its time is to be counted
         self.timing: Timing | None = None  # and where by command: the first one of a run
         self.others: list[Timing] | None = None  # those of the run that are other commands
-        self.argv: Argv = NO_ARGV  # the first request
+        self.argv: Argv = NO_ARGV  # the first request, where it was taken apart
+        self.sent: bytes = b""  # else the requests
         self.began: int = 0  # ns, of the performance counter
         self.ready: bool = False
         self.wire: bytes = b""
@@ -222,7 +223,7 @@ class Slot(Waiter):
                 other.exact.add(1, ns)
         hub = self.session.hub
         if us >= hub.slow_us:
-            hub.took_long(self.session, timing, self.argv, us, self.frames - 1)
+            hub.took_long(self.session, timing, self.argv or first_command(self.sent), us, self.frames - 1)
 
 
 class Line:
@@ -323,6 +324,7 @@ class Session:
         "received",
         "reply_mode",
         "server",
+        "skims",
         "subscriptions",
         "tracking",
         "user",
@@ -347,6 +349,7 @@ class Session:
         self.proto: int = 2
         # Something keeps commands from the quick way.
         self.gated: bool = not reader.trusted or server.clients_paused or server.monitored
+        self.skims: bool = False  # its last command was one to be forwarded, and so may the next be
         self.reply_mode: int = REPLY_ON
         self.no_evict: bool = False
         self.no_touch: bool = False  # commands leave the order of use in memory as it is
@@ -535,11 +538,10 @@ class Session:
         link.sent += size
         link.writes += 1
         if link.direct:
-            written = 0
             try:
                 written = _write(link.fd, data)
             except OSError:  # it is full, or the client is gone, which is the transport's affair
-                pass
+                written = 0
             if written == size:
                 return
             data = data[written:]
