@@ -536,10 +536,7 @@ class Dispatcher(FastPath):
         if home.sharded or route.reads:
             # What is read while keys are watched must be what they are watched from.
             reads = 0 if s.watches else route.reads
-            if argv:
-                server = home.server_for(spec, argv, reads)
-            else:
-                server = home.server_of(spec, s.reader.key, reads)
+            server = home.server_for(spec, argv, reads) if argv else home.server_of(spec, s.reader.key, reads)
         lane = server.lanes[lane_place(s.db, s.proto, s.lane)]
         slot = self._slot
         if lane is not self._lane or slot is None or slot.tally is not route.tally:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
-from librt.strings import BytesWriter
+from librt.strings import BytesWriter, read_i64_le
 from mypy_extensions import i64
 
 from proxy.datatypes.digits import digits
@@ -80,7 +80,11 @@ class RequestReader:
         self.name: bytes = b""
         self.key: bytes = b""
         self.size: i64 = 0  # how many arguments, the name among them
-        self._head: bytes = b""  # of its frame, up to the end of the name
+        # Its head, up to the end of the name, which most often is that of the next one too: its length, 0 if
+        # that is over 16 bytes, and the first and the last eight.
+        self._head: i64 = 0
+        self._head_first: i64 = 0
+        self._head_last: i64 = 0
         # Plain Python only: what _split_chunk found, last first.  Take it from here before next_command.
         self.ready: list[Argv] = []
 
@@ -215,18 +219,23 @@ class RequestReader:
         """Find the ends of the next command, its name and its first argument, and leave the others alone.
 
         False where it is not whole within the chunk, not plain or not well formed: then it is still to be
-        read by ``next_command``, as it is once ``pos`` is set back to ``start``.  Only compiled code gains by it.
+        read by ``next_command``, as it is once ``pos`` is set back to ``start``.  It pays only when compiled.
         """
         data = self.data
         end: i64 = len(data)
         pos = self.pos
-        if pos >= end or self._missing:
-            if pos >= end:
-                self._keep(pos)
+        if pos >= end:
+            self._keep(pos)
             return False
-        head = self._head
-        at: i64 = pos + len(head)
-        if not head or at > end or data[pos:at] != head:
+        if self._missing or (not COMPILED and self.ready):
+            return False
+        at: i64 = pos + self._head
+        if (
+            at == pos
+            or at > end
+            or read_i64_le(data, at - 8) != self._head_last
+            or read_i64_le(data, pos) != self._head_first
+        ):
             at = self._skim_head(pos)
             if at < 0:
                 return False
@@ -254,7 +263,7 @@ class RequestReader:
         """The place after the name of the command at ``pos``, or less than 0."""
         data = self.data
         end: i64 = len(data)
-        self._head = b""
+        self._head = 0
         if data[pos] != STAR:
             return -1
         count, at = read_length(data, pos + 1)
@@ -268,8 +277,12 @@ class RequestReader:
             return -1
         self.name = data[begin:at]
         self.size = count
-        self._head = data[pos : at + 2]
-        return at + 2
+        at += 2
+        if at - pos <= 16:
+            self._head = at - pos
+            self._head_first = read_i64_le(data, pos)
+            self._head_last = read_i64_le(data, at - 8)
+        return at
 
     def _split(self) -> None:
         """Plain Python: take what lies ahead in one go, as far as it is plain."""

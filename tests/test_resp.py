@@ -28,6 +28,7 @@ from proxy.resp import (
     Verbatim,
     encode_command,
     encode_reply,
+    first_command,
     split_inline,
 )
 from tests.servers import RedisServer
@@ -144,6 +145,58 @@ def test_a_command_that_says_where_it_stands_stands_there(stream: tuple[list[Arg
     assert found == len(argvs)
 
 
+def skim(chunks: Iterable[bytes], take_back: bool) -> tuple[list[Argv], str]:
+    """As ``read``, by way of what ``skim`` finds; ``take_back``: only to read it once more."""
+    reader = make_reader()
+    found: list[Argv] = []
+    try:
+        for chunk in chunks:
+            reader.feed(chunk)
+            while True:
+                if reader.skim():
+                    name, key, size, pos = reader.name, reader.key, reader.size, reader.pos
+                    argv = first_command(reader.data[reader.start : pos])
+                    assert (argv[0], argv[1], len(argv)) == (name, key, size)
+                    if take_back:
+                        reader.pos = reader.start
+                        assert (reader.next_command(), reader.pos) == (argv, pos)
+                    found.append(argv)
+                elif (following := reader.next_command()) is not None:
+                    found.append(following)
+                else:
+                    break
+    except ProtocolError as error:
+        return found, str(error)
+    return found, ""
+
+
+@pytest.mark.parametrize("take_back", [False, True])
+@given(streams())
+def test_what_is_skimmed_is_what_would_be_read(
+    take_back: bool, stream: tuple[list[Argv], list[bytes]]
+) -> None:
+    argvs, chunks = stream
+    assert skim(chunks, take_back) == (argvs, "")
+
+
+def test_commands_with_heads_of_every_length_are_skimmed() -> None:
+    argvs = [
+        [bytes([65 + size % 26]) * size, b"k", *[b"v"] * more] for size in range(70) for more in (0, 5, 90)
+    ]
+    for each in (argvs, [argv for argv in argvs for _ in range(2)], argvs[::-1]):
+        wire = b"".join(map(encode_command, each))
+        assert skim([wire], take_back=False) == (each, "")
+
+
+def test_what_may_be_skimmed_is_bounded_as_what_is_read() -> None:
+    for bounds in ((90, MEGABYTE), (MEGABYTE, 4500)):
+        reader = make_reader(*bounds)
+        reader.feed(encode_command([b"SET", b"k", b"v" * 5000]))
+        assert not reader.skim()
+        with pytest.raises(ProtocolError):
+            reader.next_command()
+
+
 PIECES = st.one_of(
     st.sampled_from(
         [
@@ -178,6 +231,7 @@ def test_any_bytes_mean_the_same_however_they_are_cut(wire: bytes, data: st.Data
     places = data.draw(st.lists(st.integers(0, len(wire)), max_size=5))
     whole = read([wire])
     assert read(cut(wire, places)) == whole
+    assert skim(cut(wire, places), take_back=False) == whole
     assert read(cut(wire, range(len(wire)))) == whole
 
 
