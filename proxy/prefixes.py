@@ -28,6 +28,9 @@ class PrefixMap(Generic[T]):
         return [self.fallback, *(value for group in self._by_byte for _, value in group)]
 
     def find(self, key: bytes) -> T:
+        only = self.only
+        if only is not None:
+            return only
         if key:
             for prefix, value in self._by_byte[key[0]]:
                 if key.startswith(prefix):
