@@ -306,10 +306,11 @@ class Dispatcher(FastPath):
                     and spec.forwardable
                     and (size == spec.arity or (spec.arity < 0 and size >= -spec.arity))
                 ):
-                    key = reader.key
-                    route = routes.find(key)
+                    only = routes.only
+                    route = routes.find(reader.key) if only is None else only
                     near = route.near and spec.kept
-                    if route.way == UPSTREAM and not route.limited and not near and len(key) <= self.key_max:
+                    fits: bool = reader.key_size <= self.key_max
+                    if route.way == UPSTREAM and not route.limited and not near and fits:
                         self.forward(s, spec, NO_ARGV, route, 1 if spec.write else 0)
                         continue
                 reader.pos = reader.start

@@ -78,8 +78,9 @@ class RequestReader:
         self._crlf_due: bool = False  # its end is still to come
         # What ``skim`` found.
         self.name: bytes = b""
-        self.key: bytes = b""
         self.size: i64 = 0  # how many arguments, the name among them
+        self.key_size: i64 = 0  # bytes of the first one
+        self._key_at: i64 = 0
         # Its head, up to the end of the name, which most often is that of the next one too: its length, 0 if
         # that is over 16 bytes, and the first and the last eight.
         self._head: i64 = 0
@@ -239,7 +240,6 @@ class RequestReader:
             at = self._skim_head(pos)
             if at < 0:
                 return False
-        first: i64 = 0
         size: i64 = 0
         for number in range(self.size - 1):
             if at >= end or data[at] != DOLLAR:
@@ -251,13 +251,18 @@ class RequestReader:
             if at > end or data[at - 2] != CR or data[at - 1] != LF:
                 return False
             if number == 0:
-                first = begin
-                self.key = data[first : first + size]
+                self._key_at = begin
+                self.key_size = size
         if at - pos + ARGUMENT_OVERHEAD * self.size > self.request_max:
             return False
         self.start = pos
         self.pos = at
         return True
+
+    @property
+    def key(self) -> bytes:
+        """The first argument of the command that was skimmed."""
+        return self.data[self._key_at : self._key_at + self.key_size]
 
     def _skim_head(self, pos: i64) -> i64:
         """The place after the name of the command at ``pos``, or less than 0."""

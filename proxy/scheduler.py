@@ -15,6 +15,8 @@ from proxy.errors import overloaded
 from proxy.resp import Argv
 from proxy.router import Home
 from proxy.session import HELD_BACKEND, HELD_PAUSE, Hub, Session
+from proxy.tally import Tally
+from proxy.timing import Timing
 
 
 class Scheduler(Hub):
@@ -31,6 +33,12 @@ class Scheduler(Hub):
         self._paused: list[Session] = []
         self._flush_due: bool = False
         self._turn_ns: int = 0  # 0: nobody has asked yet
+        # Calls that all took as long, and are not counted yet: most often what one turn has sent, another has
+        # the replies of.
+        self._calls: int = 0
+        self._took_ns: int = 0
+        self._tally: Tally | None = None
+        self._timing: Timing | None = None
 
     @abstractmethod
     def pump(self, s: Session) -> None:
@@ -91,6 +99,25 @@ class Scheduler(Hub):
             self._turn_ns = ns = self.clock.ns
         return ns
 
+    def took(self, tally: Tally | None, timing: Timing, calls: int, ns: int) -> None:
+        if timing is self._timing and tally is self._tally and ns == self._took_ns:
+            self._calls += calls
+            return
+        self._count()
+        self._tally = tally
+        self._timing = timing
+        self._took_ns = ns
+        self._calls = calls
+        self._soon()
+
+    def _count(self) -> None:
+        if self._calls:
+            if self._tally is not None:
+                self._tally.add(self._calls, self._took_ns // 1000)
+            if self._timing is not None:
+                self._timing.exact.add(self._calls, self._took_ns)
+            self._calls = 0
+
     def made_room(self) -> None:
         if self._stalled:
             self._soon()
@@ -108,6 +135,7 @@ class Scheduler(Hub):
         """At the end of a turn of the loop: write what it made, and let go on who may."""
         self._flush_due = False
         self._turn_ns = 0
+        self._count()
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             session.flush()

@@ -117,6 +117,10 @@ class Hub:
         """The performance counter, as of when somebody asked first in this turn of the loop."""
 
     @abstractmethod
+    def took(self, tally: Tally | None, timing: Timing, calls: int, ns: int) -> None:
+        """Count calls that took so long each, before any of their replies leaves."""
+
+    @abstractmethod
     def made_room(self) -> None:
         """A backend has one command less in flight, though no output came of it yet."""
 
@@ -210,18 +214,16 @@ class Slot(Waiter):
 
     def _measure(self, timing: Timing) -> None:
         # What was asked for and answered within one turn may seem to be answered first.
-        ns = max(self.session.hub.turn_ns() - self.began, 0)
-        us = ns // 1000
-        if self.tally is not None:
-            self.tally.add(self.frames, us)
+        hub = self.session.hub
+        ns = max(hub.turn_ns() - self.began, 0)
         others = self.others
         if others is None:
-            timing.exact.add(self.frames, ns)
+            hub.took(self.tally, timing, self.frames, ns)
         else:
-            timing.exact.add(self.frames - len(others), ns)
+            hub.took(self.tally, timing, self.frames - len(others), ns)
             for other in others:
-                other.exact.add(1, ns)
-        hub = self.session.hub
+                hub.took(self.tally, other, 1, ns)
+        us = ns // 1000
         if us >= hub.slow_us:
             hub.took_long(self.session, timing, self.argv or first_command(self.sent), us, self.frames - 1)
 
