@@ -37,6 +37,7 @@ class Connection(Link, asyncio.Protocol):
     def __init__(self, host: Host, output_max: int) -> None:
         self._host = host
         self._output_max = output_max
+        self._high_water = min(HIGH_WATER, output_max)
         self._transport: asyncio.Transport | None = None
         self._tls = False
 
@@ -49,9 +50,9 @@ class Connection(Link, asyncio.Protocol):
         if sock is not None and sock.family != socket.AF_UNIX:
             self._host.keep_alive(sock)
         self._tls = transport.get_extra_info("ssl_object") is not None
-        if not self._tls:
-            self._transport.set_write_buffer_limits(0)  # we are told as soon as something is unsent
-            self.direct = True
+        # We are told when that is sent which a session is held for; without TLS, of anything that is unsent.
+        self._transport.set_write_buffer_limits(self._high_water if self._tls else 0)
+        self.direct = not self._tls
         self.session = self._host.accept(self)
 
     def eof_received(self) -> bool:
@@ -85,7 +86,7 @@ class Connection(Link, asyncio.Protocol):
             self.abort("it does not read its replies: output_buffer_max is reached")
             return
         transport.write(data)
-        if transport.get_write_buffer_size() > min(HIGH_WATER, self._output_max) and self.session is not None:
+        if transport.get_write_buffer_size() > self._high_water and self.session is not None:
             self.session.hold(HELD_OUTPUT)
 
     def pause(self) -> None:

@@ -257,6 +257,29 @@ class TestTls:
             with server.client() as client:  # the port without TLS is there too
                 assert client.strlen("large") == len(value)
 
+    @pytest.mark.parametrize("size", [3_000, 100_000])
+    def test_a_client_that_reads_late_gets_all(self, size: int, tmp_path: Path) -> None:
+        port, ours = free_port(), make_certificate(tmp_path)
+        tls = f'[server.tls]\nlisten = ["127.0.0.1:{port}"]\ncert = "{ours.cert}"\nkey = "{ours.key}"\n'
+        replies = 40_000_000 // size
+        with RedtierServer(MEMORY + tls) as server:
+            with server.client() as client:
+                client.set("large", "x" * size)
+            for listening, encrypted in ((server.port, False), (port, True)):
+                with socket.socket() as late:
+                    late.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+                    late.settimeout(20)
+                    late.connect(("127.0.0.1", listening))
+                    context = ssl.create_default_context(cafile=str(ours.cert))
+                    with (
+                        context.wrap_socket(late, server_hostname="localhost") if encrypted else late as peer
+                    ):
+                        peer.sendall(b"GET large\r\n" * replies)
+                        time.sleep(0.3)  # until no more fits
+                        left = replies * len(b"$%d\r\n%b\r\n" % (size, b"x" * size))
+                        while left:
+                            left -= len(peer.recv(min(left, 1 << 20)))
+
     def test_a_client_that_speaks_none_is_dropped_alone(self, tmp_path: Path) -> None:
         port, ours = free_port(), make_certificate(tmp_path)
         tls = f'[server.tls]\nlisten = ["127.0.0.1:{port}"]\ncert = "{ours.cert}"\nkey = "{ours.key}"\n'
