@@ -120,6 +120,74 @@ async def test_a_pipeline_may_come_in_pieces_cut_anywhere() -> None:
             assert link.data == replies * 20, (first, second)
 
 
+class TestSkimming:
+    """What comes after a command that was forwarded is at first only skimmed."""
+
+    COMMANDS = (
+        "SET working:s 1",
+        "GET working:s",
+        "get working:s",
+        "Get working:s",
+        "INCR working:s",
+        "GET working:s more",
+        "GET",
+        "GET short:s",
+        "SET short:s 2",
+        "SET long:s 3",
+        "INCRBYFLOAT working:s 0.5",
+        "GET long:s",
+        "MGET working:s short:s",
+        "EXISTS working:s working:t",
+        "HSET working:h f v g w",
+        "HGETALL working:h",
+        "OBJECT ENCODING working:s",
+        "NOSUCH working:s",
+        "SET working:s v EX 100 NX",
+        "SET working:s v EX none",
+        "LPUSH working:s x",
+        f"RPUSH working:l {' '.join(map(str, range(70)))}",
+        "LRANGE working:l 0 1",
+        "MULTI",
+        "SET working:s 5",
+        "EXEC",
+        "GET working:s",
+    )
+
+    def forget(self, client: RawClient) -> None:
+        client.ask("DEL working:s working:h working:l short:s long:s")
+
+    @pytest.mark.parametrize("together", [1, 2, 3, 5, 100])
+    def test_replies_are_what_they_are_without_it(
+        self, together: int, redtier: RedtierServer, other: RawClient
+    ) -> None:
+        self.forget(other)
+        with RawClient(redtier.port) as client:  # none has come before
+            client.send(*self.COMMANDS)
+            expected = [client.frame() for _ in self.COMMANDS]
+        self.forget(other)
+        with RawClient(redtier.port) as client:
+            client.ask("GET working:before")
+            replies = []
+            for first in range(0, len(self.COMMANDS), together):
+                some = self.COMMANDS[first : first + together]
+                client.send(*some)
+                replies += [client.frame() for _ in some]
+        assert replies == expected
+
+    def test_the_slow_log_has_all_arguments(self, redtier: RedtierServer, client: RawClient) -> None:
+        with redtier.client() as asking:
+            asking.config_set("slowlog-log-slower-than", 0)
+            try:
+                for number in range(3):
+                    assert client.ask(f"SET working:s v{number} EX 100") == OK
+            finally:
+                asking.config_set("slowlog-log-slower-than", 10_000)
+            logged = [entry["command"] for entry in asking.slowlog_get(100)]
+        assert [b"SET working:s v%d EX 100" % n for n in range(3)] == [
+            command for command in reversed(logged) if command.startswith(b"SET working:s")
+        ]
+
+
 class TestProgramOrder:
     @pytest.mark.parametrize("kind", ["memory", "redis", "sqlite"])
     def test_a_write_waits_until_those_to_other_backends_are_acknowledged(
