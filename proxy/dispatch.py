@@ -292,7 +292,7 @@ class Dispatcher(FastPath):
         """
         if s.gated or s.parked is not None:
             return False
-        self.began = self.turn_ns()
+        self.began = self._turn_ns or self.turn_ns()
         reader = s.reader
         routes = self.router.map
         try:
@@ -320,7 +320,7 @@ class Dispatcher(FastPath):
             self._give_up(s)
         self.end_run(s)
         s.flush()
-        return s.held != 0 or not reader.data
+        return s.held != 0 or len(reader.data) == 0
 
     def _swift(self, s: Session, spec: CommandSpec, argv: Argv, route: Route) -> Argv | None:
         """Run a swift command in memory, and with it those of the same shape that follow.
@@ -646,7 +646,7 @@ class Dispatcher(FastPath):
 
     def _cut(self) -> None:
         """Put the frames that lie side by side in the chunk to the run's other parts."""
-        if self._data:
+        if len(self._data) > 0:
             self._parts.append(self._data[self._from : self._to])
             self._data = b""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from zlib import crc32
 
 import hiredis
+from mypy_extensions import i64
 
 from backends.base import (
     LANES,
@@ -188,7 +189,7 @@ class ColdHome(Tier):
             raise self.error_of(error) from error
 
 
-def lane_place(db: int, proto: int, number: int) -> int:
+def lane_place(db: i64, proto: i64, number: i64) -> i64:
     """Where ``UpstreamHome.lanes`` has a lane."""
     return 2 * (number * DATABASES + db) + proto - 2
 

@@ -107,7 +107,7 @@ class RequestReader:
             self._crlf_due = True
             self.data = data
             return
-        if self._tail:
+        if len(self._tail) > 0:
             data = self._tail + data
             self._tail = b""
         self.data = data
@@ -307,7 +307,7 @@ class RequestReader:
         return split_inline(self.data[pos:end]), end + 1
 
     def _keep(self, pos: i64) -> None:
-        if self.data:  # else it is kept already
+        if len(self.data) > 0:  # else it is kept already
             if pos < len(self.data):
                 self._tail = self.data[pos:]
             self.data = b""

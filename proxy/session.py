@@ -489,7 +489,7 @@ class Session:
         if len(wire) >= LARGE:
             self.flush()
             self._send(wire)
-        elif self.lone or len(self.out):
+        elif len(self.lone) > 0 or len(self.out) > 0:
             self.out.write(wire)
         else:
             self.lone = wire
@@ -522,7 +522,7 @@ class Session:
         out = self.out
         size = len(out)
         lone = self.lone
-        if lone:
+        if len(lone) > 0:
             self.lone = b""
             self._send(lone + out.getvalue() if size else lone)
         elif size:
