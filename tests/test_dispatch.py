@@ -176,6 +176,7 @@ class TestSkimming:
 
     def test_the_slow_log_has_all_arguments(self, redtier: RedtierServer, client: RawClient) -> None:
         with redtier.client() as asking:
+            asking.slowlog_reset()
             asking.config_set("slowlog-log-slower-than", 0)
             try:
                 for number in range(3):
