@@ -41,7 +41,7 @@ else
 endif
 
 test-long:
-	REDTIER_LONG=1 REDTIER_EXAMPLES=20 $(MAKE) test ARGS="--timeout=3600 $(ARGS)"
+	REDTIER_LONG=1 REDTIER_EXAMPLES=10 $(MAKE) test ARGS="--timeout=3600 $(ARGS)"
 
 check: .venv/dev
 	$(BIN)/ruff format --check

@@ -23,15 +23,15 @@ from tests.servers import TREE, TREES, RedisServer
 FAMILIES = families()
 TIMES = int(os.environ.get("REDTIER_EXAMPLES", "1"))
 # Both trees are of the same sources: what differs between them needs fewer to be seen.
-HANDLED = 500 if TREES["compiled"] == TREE or LONG else 100
+HANDLED = 1000 if TREES["compiled"] == TREE or LONG else 100
 # Each target, the protocol version it is asked in, and how many sequences of a family it gets.  What replies
 # look like is the handlers' and the reply writer's affair, which the first two see to.
 EXAMPLES = {
     (HANDLERS, 2): HANDLED,
     (HANDLERS, 3): HANDLED,
     ("memory", 3): 50,
-    ("sqlite", 2): 100,
-    ("postgres", 3): 100,
+    ("sqlite", 2): 200,
+    ("postgres", 3): 200,
     ("redis", 2): 20,
     ("redis", 3): 20,
     ("near", 2): 100,
