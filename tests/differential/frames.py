@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 AGGREGATES = {b"*": 1, b"~": 1, b">": 1, b"%": 2, b"|": 2}
 BLOBS = b"$=!"
+INTEGERS = re.compile(rb"(?::-?\d+\r\n)*")
+SEVERAL = 100  # elements, from which on integers at the start of an array are looked at in one go
 
 
 class Incomplete(Exception):
@@ -20,7 +23,14 @@ def frame_end(data: bytes | bytearray, at: int = 0) -> int:
     kind, head = bytes(data[at : at + 1]), bytes(data[at + 1 : eol])
     end = eol + 2
     if kind in AGGREGATES:
-        for _ in range(int(head) * AGGREGATES[kind]):
+        missing = int(head) * AGGREGATES[kind]
+        if missing > SEVERAL:
+            after = INTEGERS.match(data, end).end()  # type: ignore[union-attr]
+            count = data.count(b":", end, after)
+            if count <= missing:
+                missing -= count
+                end = after
+        for _ in range(missing):
             end = frame_end(data, end)
         if kind == b"|":  # an attribute goes before what it is about
             end = frame_end(data, end)

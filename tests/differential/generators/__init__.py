@@ -7,56 +7,57 @@ from __future__ import annotations
 from importlib import import_module
 from pkgutil import iter_modules
 
-from hypothesis import strategies as st
-
 from proxy.resp import Argv
+from tests.differential import making
 
-KEYS = st.sampled_from([b"a", b"b", b"c", b""])
+KEYS = making.sampled_from([b"a", b"b", b"c", b""])
 EDGES = [-(2**63), -(2**63) + 1, -(2**31), 2**31, 2**53, 2**63 - 1, 2**63]
-INTEGERS = st.one_of(st.integers(-20, 20), st.sampled_from(EDGES)).map(b"%d".__mod__)
-NUMBERS = st.one_of(
+INTEGERS = making.one_of(making.integers(-20, 20), making.sampled_from(EDGES)).map(b"%d".__mod__)
+NUMBERS = making.one_of(
     INTEGERS,
-    st.floats(allow_nan=False, allow_infinity=False).map(lambda number: repr(number).encode()),
-    st.decimals(-1000, 1000, places=5).map(lambda number: str(number).encode()),
+    making.floats(allow_nan=False, allow_infinity=False).map(lambda number: repr(number).encode()),
+    making.decimals(-1000, 1000, places=5).map(lambda number: str(number).encode()),
 )
-VALUES = st.one_of(
+VALUES = making.one_of(
     NUMBERS,
-    st.text("ab", max_size=12).map(str.encode),
-    st.binary(max_size=60),
-    st.sampled_from([b"", b" 1", b"01", b"-0", b"+1", b"nan", b"inf", b"1e3", b"0x1p3"]),
+    making.text("ab", max_size=12).map(str.encode),
+    making.binary(max_size=60),
+    making.sampled_from([b"", b" 1", b"01", b"-0", b"+1", b"nan", b"inf", b"1e3", b"0x1p3"]),
 )
 # Far off or long past, so that no reply hangs on the millisecond in which a command runs.
-SECONDS = st.sampled_from([b"1000", b"50000", b"0", b"-1", b"x", b"9223372036854775807"])
-MOMENTS = st.sampled_from([b"33177117420", b"33177117421", b"1", b"0", b"-5", b"9223372036854775"])
+SECONDS = making.sampled_from([b"1000", b"50000", b"0", b"-1", b"x", b"9223372036854775807"])
+MOMENTS = making.sampled_from([b"33177117420", b"33177117421", b"1", b"0", b"-5", b"9223372036854775"])
 UNITS = {b"EX": SECONDS, b"PX": SECONDS.map(lambda s: s + b"000"), b"EXAT": MOMENTS, b"PXAT": MOMENTS}
-DATABASES = st.sampled_from([b"0", b"1", b"15", b"16", b"-1", b"x"])
+DATABASES = making.sampled_from([b"0", b"1", b"15", b"16", b"-1", b"x"])
 
 
-def command(name: str, *arguments: st.SearchStrategy[bytes]) -> st.SearchStrategy[Argv]:
-    return st.tuples(*arguments).map(lambda words: [name.encode(), *words])
+def command(name: str, *arguments: making.Made[bytes]) -> making.Made[Argv]:
+    return making.tuples(*arguments).map(lambda words: [name.encode(), *words])
 
 
 def with_options(
-    base: st.SearchStrategy[Argv], *words: bytes, times: dict[bytes, st.SearchStrategy[bytes]] | None = None
-) -> st.SearchStrategy[Argv]:
+    base: making.Made[Argv], *words: bytes, times: dict[bytes, making.Made[bytes]] | None = None
+) -> making.Made[Argv]:
     """A command followed by up to three options, each a word alone or one with an argument."""
-    choices: list[st.SearchStrategy[Argv]] = [st.lists(st.sampled_from(words), min_size=1, max_size=1)]
-    choices += [st.tuples(st.just(word), argument).map(list) for word, argument in (times or {}).items()]
-    options = st.lists(st.one_of(choices), max_size=3)
-    return st.tuples(base, options).map(
+    choices: list[making.Made[Argv]] = [making.lists(making.sampled_from(words), min_size=1, max_size=1)]
+    choices += [
+        making.tuples(making.just(word), argument).map(list) for word, argument in (times or {}).items()
+    ]
+    options = making.lists(making.one_of(choices), max_size=3)
+    return making.tuples(base, options).map(
         lambda both: both[0] + [word for option in both[1] for word in option]
     )
 
 
-def any_case(*commands: st.SearchStrategy[Argv]) -> st.SearchStrategy[Argv]:
+def any_case(*commands: making.Made[Argv]) -> making.Made[Argv]:
     """One of the commands, its name in capitals or not."""
-    return st.tuples(st.booleans(), st.one_of(commands)).map(
+    return making.tuples(making.booleans(), making.one_of(commands)).map(
         lambda both: [both[1][0].lower(), *both[1][1:]] if both[0] else both[1]
     )
 
 
 # What any family's keys may meet.
-ANY_TYPE = st.one_of(
+ANY_TYPE = making.one_of(
     command("DEL", KEYS),
     command("EXISTS", KEYS),
     command("TYPE", KEYS),
@@ -66,11 +67,11 @@ ANY_TYPE = st.one_of(
     command("COPY", KEYS, KEYS),
     command("SET", KEYS, VALUES),
     command("GET", KEYS),
-    command("OBJECT", st.just(b"ENCODING"), KEYS),
+    command("OBJECT", making.just(b"ENCODING"), KEYS),
 )
 
 
-def families() -> dict[str, tuple[st.SearchStrategy[Argv], list[Argv]]]:
+def families() -> dict[str, tuple[making.Made[Argv], list[Argv]]]:
     """Each family's commands and start, by its module's name."""
     modules = {info.name: import_module(f"{__name__}.{info.name}") for info in iter_modules(__path__)}
     return {name: (module.COMMANDS, module.START) for name, module in modules.items()}

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
 from proxy.resp import Argv
+from tests.differential import making
 from tests.differential.generators import ANY_TYPE, INTEGERS, KEYS, any_case, command
 
-BITS = st.sampled_from([b"0", b"1", b"0", b"1", b"2", b"x"])
-OFFSETS = st.one_of(
-    st.integers(0, 100).map(b"%d".__mod__),
-    st.sampled_from([b"-1", b"x", b"4294967296", b"#1", b"1000"]),
+BITS = making.sampled_from([b"0", b"1", b"0", b"1", b"2", b"x"])
+OFFSETS = making.one_of(
+    making.integers(0, 100).map(b"%d".__mod__),
+    making.sampled_from([b"-1", b"x", b"4294967296", b"#1", b"1000"]),
 )
-ENDS = st.one_of(st.integers(-30, 30).map(b"%d".__mod__), INTEGERS)
-UNITS = st.sampled_from([[], [b"BIT"], [b"bit"], [b"BYTE"], [b"WORD"]])
-TYPES = st.one_of(
-    st.tuples(st.sampled_from([b"i", b"u"]), st.integers(1, 64).map(b"%d".__mod__)).map(b"".join),
-    st.sampled_from([b"u8", b"i8", b"u64", b"i64", b"i65", b"u0", b"8", b"U8"]),
+ENDS = making.one_of(making.integers(-30, 30).map(b"%d".__mod__), INTEGERS)
+UNITS = making.sampled_from([[], [b"BIT"], [b"bit"], [b"BYTE"], [b"WORD"]])
+TYPES = making.one_of(
+    making.tuples(making.sampled_from([b"i", b"u"]), making.integers(1, 64).map(b"%d".__mod__)).map(b"".join),
+    making.sampled_from([b"u8", b"i8", b"u64", b"i64", b"i65", b"u0", b"8", b"U8"]),
 )
 # Not so far that times the width it would be beyond 64 bits, where Redis forgets the upper ones.
-PLACES = st.one_of(OFFSETS, st.integers(0, 20).map(b"#%d".__mod__))
-OPERATIONS = st.one_of(
-    st.tuples(st.just(b"GET"), TYPES, PLACES),
-    st.tuples(st.sampled_from([b"SET", b"INCRBY", b"incrby"]), TYPES, PLACES, INTEGERS),
-    st.tuples(st.just(b"OVERFLOW"), st.sampled_from([b"WRAP", b"SAT", b"FAIL", b"fail", b"OFF"])),
+PLACES = making.one_of(OFFSETS, making.integers(0, 20).map(b"#%d".__mod__))
+OPERATIONS = making.one_of(
+    making.tuples(making.just(b"GET"), TYPES, PLACES),
+    making.tuples(making.sampled_from([b"SET", b"INCRBY", b"incrby"]), TYPES, PLACES, INTEGERS),
+    making.tuples(making.just(b"OVERFLOW"), making.sampled_from([b"WRAP", b"SAT", b"FAIL", b"fail", b"OFF"])),
 )
 
 
-def fields(name: str) -> st.SearchStrategy[Argv]:
-    operations = st.lists(OPERATIONS, max_size=4).map(lambda many: [word for each in many for word in each])
-    return st.builds(list.__add__, command(name, KEYS), operations)
+def fields(name: str) -> making.Made[Argv]:
+    operations = making.lists(OPERATIONS, max_size=4).map(
+        lambda many: [word for each in many for word in each]
+    )
+    return making.builds(list.__add__, command(name, KEYS), operations)
 
 
 COMMANDS = any_case(
     command("SETBIT", KEYS, OFFSETS, BITS),
     command("GETBIT", KEYS, OFFSETS),
     command("BITCOUNT", KEYS),
-    st.builds(list.__add__, command("BITCOUNT", KEYS, ENDS, ENDS), UNITS),
+    making.builds(list.__add__, command("BITCOUNT", KEYS, ENDS, ENDS), UNITS),
     command("BITPOS", KEYS, BITS),
     command("BITPOS", KEYS, BITS, ENDS),
-    st.builds(list.__add__, command("BITPOS", KEYS, BITS, ENDS, ENDS), UNITS),
-    command("BITOP", st.sampled_from([b"AND", b"OR", b"XOR", b"NOT", b"xor"]), KEYS, KEYS),
-    command("BITOP", st.sampled_from([b"AND", b"OR", b"XOR", b"NOT"]), KEYS, KEYS, KEYS, KEYS),
+    making.builds(list.__add__, command("BITPOS", KEYS, BITS, ENDS, ENDS), UNITS),
+    command("BITOP", making.sampled_from([b"AND", b"OR", b"XOR", b"NOT", b"xor"]), KEYS, KEYS),
+    command("BITOP", making.sampled_from([b"AND", b"OR", b"XOR", b"NOT"]), KEYS, KEYS, KEYS, KEYS),
     fields("BITFIELD"),
     fields("BITFIELD_RO"),
-    command("APPEND", KEYS, st.binary(max_size=8)),
+    command("APPEND", KEYS, making.binary(max_size=8)),
     ANY_TYPE,
 )
 START = [

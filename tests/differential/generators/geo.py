@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
+from tests.differential import making
 from tests.differential.generators import ANY_TYPE, KEYS, any_case, command
 from tests.differential.generators.zsets import join
 
@@ -12,38 +11,42 @@ def digits(number: float) -> bytes:
     return repr(number).encode()
 
 
-MEMBERS = st.binary(min_size=1, max_size=1) | st.sampled_from([b"a", b"b", b"c"])
-LONGITUDES = st.floats(-180, 180).map(digits) | st.sampled_from(
+MEMBERS = making.binary(min_size=1, max_size=1) | making.sampled_from([b"a", b"b", b"c"])
+LONGITUDES = making.floats(-180, 180).map(digits) | making.sampled_from(
     [b"0", b"180", b"-180", b"13.5", b"181", b"x"]
 )
-LATITUDES = st.floats(-85, 85).map(digits) | st.sampled_from([b"0", b"85.05112878", b"-85", b"38", b"86"])
-LENGTHS = st.one_of(
-    st.sampled_from([b"0", b"1", b"500", b"3000", b"-1", b"x"]),
-    st.floats(0, 30000).map(digits),
-    st.floats(0, 1e8).map(digits),
+LATITUDES = making.floats(-85, 85).map(digits) | making.sampled_from(
+    [b"0", b"85.05112878", b"-85", b"38", b"86"]
 )
-UNITS = st.sampled_from([b"m", b"km", b"mi", b"ft", b"KM", b"km", b"yd"])
-PLACES = st.lists(st.tuples(LONGITUDES, LATITUDES, MEMBERS), min_size=1, max_size=6).map(
+LENGTHS = making.one_of(
+    making.sampled_from([b"0", b"1", b"500", b"3000", b"-1", b"x"]),
+    making.floats(0, 30000).map(digits),
+    making.floats(0, 1e8).map(digits),
+)
+UNITS = making.sampled_from([b"m", b"km", b"mi", b"ft", b"KM", b"km", b"yd"])
+PLACES = making.lists(making.tuples(LONGITUDES, LATITUDES, MEMBERS), min_size=1, max_size=6).map(
     lambda places: [word for place in places for word in place]
 )
-CENTRES = st.one_of(
-    st.tuples(st.just(b"FROMLONLAT"), LONGITUDES, LATITUDES).map(list),
-    st.tuples(st.just(b"FROMMEMBER"), MEMBERS).map(list),
+CENTRES = making.one_of(
+    making.tuples(making.just(b"FROMLONLAT"), LONGITUDES, LATITUDES).map(list),
+    making.tuples(making.just(b"FROMMEMBER"), MEMBERS).map(list),
 )
-SHAPES = st.one_of(
-    st.tuples(st.just(b"BYRADIUS"), LENGTHS, UNITS).map(list),
-    st.tuples(st.just(b"BYBOX"), LENGTHS, LENGTHS, UNITS).map(list),
+SHAPES = making.one_of(
+    making.tuples(making.just(b"BYRADIUS"), LENGTHS, UNITS).map(list),
+    making.tuples(making.just(b"BYBOX"), LENGTHS, LENGTHS, UNITS).map(list),
 )
 # Where two are as far, and not all are asked for, the order is Redis' own: so all are.
-OPTIONS = st.lists(
-    st.sampled_from([b"ASC", b"DESC", b"WITHDIST", b"WITHCOORD", b"WITHHASH", b"ANY"]), max_size=3
+OPTIONS = making.lists(
+    making.sampled_from([b"ASC", b"DESC", b"WITHDIST", b"WITHCOORD", b"WITHHASH", b"ANY"]), max_size=3
 )
-COUNT = st.just([]) | st.sampled_from([[b"COUNT", b"100"], [b"COUNT", b"2", b"ANY"], [b"COUNT", b"0"]])
-STORED = st.just([]) | st.tuples(st.sampled_from([b"STORE", b"STOREDIST"]), KEYS).map(list)
+COUNT = making.just([]) | making.sampled_from(
+    [[b"COUNT", b"100"], [b"COUNT", b"2", b"ANY"], [b"COUNT", b"0"]]
+)
+STORED = making.just([]) | making.tuples(making.sampled_from([b"STORE", b"STOREDIST"]), KEYS).map(list)
 
 COMMANDS = any_case(
     join(command("GEOADD", KEYS), PLACES),
-    join(command("GEOADD", KEYS, st.sampled_from([b"NX", b"XX", b"CH", b"GT"])), PLACES),
+    join(command("GEOADD", KEYS, making.sampled_from([b"NX", b"XX", b"CH", b"GT"])), PLACES),
     command("GEOPOS", KEYS, MEMBERS, MEMBERS),
     command("GEOHASH", KEYS, MEMBERS, MEMBERS),
     command("GEODIST", KEYS, MEMBERS, MEMBERS),
@@ -51,13 +54,13 @@ COMMANDS = any_case(
     join(command("GEOSEARCH", KEYS), CENTRES, SHAPES, OPTIONS, COUNT),
     join(command("GEOSEARCH", KEYS), CENTRES, SHAPES, OPTIONS, COUNT),
     join(command("GEOSEARCHSTORE", KEYS, KEYS), CENTRES, SHAPES, COUNT),
-    join(command("GEOSEARCHSTORE", KEYS, KEYS, st.just(b"STOREDIST")), CENTRES, SHAPES, COUNT),
+    join(command("GEOSEARCHSTORE", KEYS, KEYS, making.just(b"STOREDIST")), CENTRES, SHAPES, COUNT),
     join(command("GEORADIUS", KEYS, LONGITUDES, LATITUDES, LENGTHS, UNITS), OPTIONS, COUNT, STORED),
     join(command("GEORADIUSBYMEMBER", KEYS, MEMBERS, LENGTHS, UNITS), OPTIONS, COUNT, STORED),
     join(command("GEORADIUS_RO", KEYS, LONGITUDES, LATITUDES, LENGTHS, UNITS), OPTIONS),
     join(command("GEORADIUSBYMEMBER_RO", KEYS, MEMBERS, LENGTHS, UNITS), OPTIONS),
     command("ZREM", KEYS, MEMBERS),
-    command("ZRANGE", KEYS, st.just(b"0"), st.just(b"-1"), st.just(b"WITHSCORES")),
+    command("ZRANGE", KEYS, making.just(b"0"), making.just(b"-1"), making.just(b"WITHSCORES")),
     ANY_TYPE,
 )
 START = [

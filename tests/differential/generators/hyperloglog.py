@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
 from proxy.resp import Argv
+from tests.differential import making
 from tests.differential.generators import ANY_TYPE, KEYS, VALUES, any_case, command
 
 
@@ -12,21 +11,21 @@ def numbered(first: int, size: int) -> Argv:
     return [b"%d" % number for number in range(first, first + size)]
 
 
-FEW = st.lists(VALUES, max_size=5)
-SOME = st.builds(numbered, st.integers(0, 10_000), st.integers(1, 60))
-MANY = st.builds(numbered, st.integers(0, 10_000), st.just(1600))  # beyond the sparse form; slow
-ITEMS = st.integers(0, 30).flatmap(lambda choice: MANY if choice == 30 else SOME if choice % 2 else FEW)
+FEW = making.lists(VALUES, max_size=5)
+SOME = making.builds(numbered, making.integers(0, 10_000), making.integers(1, 60))
+MANY = making.builds(numbered, making.integers(0, 10_000), making.just(1600))  # beyond the sparse form; slow
+ITEMS = making.integers(0, 30).flatmap(lambda choice: MANY if choice == 30 else SOME if choice % 2 else FEW)
 
 COMMANDS = any_case(
-    st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
-    st.builds(list.__add__, command("PFADD", KEYS), ITEMS),
+    making.builds(list.__add__, command("PFADD", KEYS), ITEMS),
+    making.builds(list.__add__, command("PFADD", KEYS), ITEMS),
     command("GET", KEYS),
     command("GET", KEYS),
     command("PFCOUNT", KEYS),
     command("PFCOUNT", KEYS, KEYS, KEYS),
     command("PFMERGE", KEYS, KEYS),
     command("PFMERGE", KEYS, KEYS, KEYS, KEYS),
-    command("PFDEBUG", st.sampled_from([b"ENCODING", b"DECODE", b"TODENSE", b"GETREG", b"OTHER"]), KEYS),
+    command("PFDEBUG", making.sampled_from([b"ENCODING", b"DECODE", b"TODENSE", b"GETREG", b"OTHER"]), KEYS),
     ANY_TYPE,
 )
 START = [

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
+from tests.differential import making
 from tests.differential.generators import ANY_TYPE, INTEGERS, KEYS, any_case, command, with_options
 
-ITEMS = st.one_of(
-    st.sampled_from([b"a", b"b", b"c", b"", b"10", b"-1", b"1.5"]),
-    st.binary(max_size=10),
-    st.integers(100, 9000).map(lambda size: b"%d" % size * (size // 4)),
+ITEMS = making.one_of(
+    making.sampled_from([b"a", b"b", b"c", b"", b"10", b"-1", b"1.5"]),
+    making.binary(max_size=10),
+    making.integers(100, 9000).map(lambda size: b"%d" % size * (size // 4)),
 )
-INDEXES = st.one_of(st.integers(-8, 8).map(b"%d".__mod__), INTEGERS)
-SIDES = st.sampled_from([b"LEFT", b"RIGHT", b"left", b"NEAR"])
-MORE = st.lists(ITEMS, min_size=1, max_size=5)
+INDEXES = making.one_of(making.integers(-8, 8).map(b"%d".__mod__), INTEGERS)
+SIDES = making.sampled_from([b"LEFT", b"RIGHT", b"left", b"NEAR"])
+MORE = making.lists(ITEMS, min_size=1, max_size=5)
 
 
-def pushing(name: str) -> st.SearchStrategy[list[bytes]]:
+def pushing(name: str) -> making.Made[list[bytes]]:
     """Some elements at once, or so many that a list becomes large."""
-    many = st.tuples(st.integers(20, 150), ITEMS.filter(lambda item: len(item) < 100)).map(
+    many = making.tuples(making.integers(20, 150), ITEMS.filter(lambda item: len(item) < 100)).map(
         lambda both: [both[1] + b"%d" % (number % 7) for number in range(both[0])]
     )
-    return st.tuples(st.just(name.encode()), KEYS, MORE | many).map(lambda each: [each[0], each[1], *each[2]])
+    return making.tuples(making.just(name.encode()), KEYS, MORE | many).map(
+        lambda each: [each[0], each[1], *each[2]]
+    )
 
 
 COMMANDS = any_case(
@@ -35,10 +36,10 @@ COMMANDS = any_case(
     command("RPOP", KEYS, INDEXES),
     command("LLEN", KEYS),
     command("LRANGE", KEYS, INDEXES, INDEXES),
-    command("LRANGE", KEYS, st.just(b"0"), st.just(b"-1")),
+    command("LRANGE", KEYS, making.just(b"0"), making.just(b"-1")),
     command("LINDEX", KEYS, INDEXES),
     command("LSET", KEYS, INDEXES, ITEMS),
-    command("LINSERT", KEYS, st.sampled_from([b"BEFORE", b"after", b"NEAR"]), ITEMS, ITEMS),
+    command("LINSERT", KEYS, making.sampled_from([b"BEFORE", b"after", b"NEAR"]), ITEMS, ITEMS),
     command("LREM", KEYS, INDEXES, ITEMS),
     command("LTRIM", KEYS, INDEXES, INDEXES),
     with_options(
@@ -48,8 +49,8 @@ COMMANDS = any_case(
     ),
     command("LMOVE", KEYS, KEYS, SIDES, SIDES),
     command("RPOPLPUSH", KEYS, KEYS),
-    with_options(command("LMPOP", st.just(b"1"), KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
-    with_options(command("LMPOP", st.just(b"2"), KEYS, KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
+    with_options(command("LMPOP", making.just(b"1"), KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
+    with_options(command("LMPOP", making.just(b"2"), KEYS, KEYS, SIDES), b"BOGUS", times={b"COUNT": INDEXES}),
     ANY_TYPE,
 )
 START = [

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
 from proxy.resp import Argv
+from tests.differential import making
 from tests.differential.generators import ANY_TYPE, strings
 
 # The replies of four hang on the time of day; OBJECT ENCODING of what INCRBYFLOAT has made differs.
@@ -29,14 +28,14 @@ def script(name: bytes, resp: bytes, call: bytes, commands: list[Argv]) -> Argv:
 
 
 BESIDE = ANY_TYPE.filter(lambda argv: argv[0].upper() not in LEFT_OUT)
-WITHIN = st.one_of(strings.COMMANDS.filter(lambda argv: argv[0].upper() not in LEFT_OUT), BESIDE)
-COMMANDS = st.one_of(
-    st.builds(
+WITHIN = making.one_of(strings.COMMANDS.filter(lambda argv: argv[0].upper() not in LEFT_OUT), BESIDE)
+COMMANDS = making.one_of(
+    making.builds(
         script,
-        st.sampled_from([b"EVAL", b"EVAL", b"EVAL", b"EVAL_RO"]),
-        st.sampled_from([b"2", b"3"]),
-        st.sampled_from([b"call", b"pcall"]),
-        st.lists(WITHIN, max_size=6),
+        making.sampled_from([b"EVAL", b"EVAL", b"EVAL", b"EVAL_RO"]),
+        making.sampled_from([b"2", b"3"]),
+        making.sampled_from([b"call", b"pcall"]),
+        making.lists(WITHIN, max_size=6),
     ),
     BESIDE,
 )

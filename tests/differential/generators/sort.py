@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
+from tests.differential import making
 from tests.differential.generators import INTEGERS, KEYS, any_case, command
 
-ITEMS = st.one_of(
-    st.integers(-3, 12).map(b"%d".__mod__),
-    st.sampled_from([b"a", b"b", b"", b"1.5", b"x", b"0x1", b" 2", b"1e2"]),
+ITEMS = making.one_of(
+    making.integers(-3, 12).map(b"%d".__mod__),
+    making.sampled_from([b"a", b"b", b"", b"1.5", b"x", b"0x1", b" 2", b"1e2"]),
 )
-NUMBERS = st.integers(-3, 12).map(b"%d".__mod__)
+NUMBERS = making.integers(-3, 12).map(b"%d".__mod__)
 # The first letters are those of KEYS: what a pattern finds has the same home.
-PATTERNS = st.sampled_from([b"w_*", b"h_*->f", b"h_*->g", b"nosort", b"*", b"#", b"w_*x", b"h_*->"])
-LIMITS = st.one_of(st.integers(-2, 6).map(b"%d".__mod__), INTEGERS)
-OPTION = st.one_of(
-    st.sampled_from([[b"ASC"], [b"DESC"], [b"ALPHA"], [b"alpha"], [b"BOGUS"]]),
-    st.tuples(st.sampled_from([b"BY", b"GET", b"GET", b"get"]), PATTERNS).map(list),
-    st.tuples(st.just(b"LIMIT"), LIMITS, LIMITS).map(list),
+PATTERNS = making.sampled_from([b"w_*", b"h_*->f", b"h_*->g", b"nosort", b"*", b"#", b"w_*x", b"h_*->"])
+LIMITS = making.one_of(making.integers(-2, 6).map(b"%d".__mod__), INTEGERS)
+OPTION = making.one_of(
+    making.sampled_from([[b"ASC"], [b"DESC"], [b"ALPHA"], [b"alpha"], [b"BOGUS"]]),
+    making.tuples(making.sampled_from([b"BY", b"GET", b"GET", b"get"]), PATTERNS).map(list),
+    making.tuples(making.just(b"LIMIT"), LIMITS, LIMITS).map(list),
 )
-STORE = st.lists(KEYS, max_size=1).map(lambda keys: [word for key in keys for word in (b"STORE", key)])
-SORT = st.tuples(KEYS, st.lists(OPTION, max_size=4), STORE, st.sampled_from([b"SORT", b"SORT", b"SORT_RO"]))
+STORE = making.lists(KEYS, max_size=1).map(lambda keys: [word for key in keys for word in (b"STORE", key)])
+SORT = making.tuples(
+    KEYS, making.lists(OPTION, max_size=4), STORE, making.sampled_from([b"SORT", b"SORT", b"SORT_RO"])
+)
 
 
-def pushing(items: st.SearchStrategy[bytes]) -> st.SearchStrategy[list[bytes]]:
-    return st.tuples(KEYS, st.lists(items, min_size=1, max_size=6)).map(
+def pushing(items: making.Made[bytes]) -> making.Made[list[bytes]]:
+    return making.tuples(KEYS, making.lists(items, min_size=1, max_size=6)).map(
         lambda both: [b"RPUSH", both[0], *both[1]]
     )
 
@@ -44,11 +45,11 @@ COMMANDS = any_case(
     pushing(NUMBERS),
     pushing(NUMBERS),
     pushing(ITEMS),
-    st.tuples(NUMBERS, NUMBERS).map(lambda both: [b"SET", b"w_" + both[0], both[1]]),
-    st.tuples(NUMBERS, ITEMS).map(lambda both: [b"HSET", b"h_" + both[0], b"f", both[1]]),
-    command("ZADD", st.just(SETS), NUMBERS, NUMBERS, NUMBERS, NUMBERS),
-    command("SADD", st.just(SETS), NUMBERS, NUMBERS, NUMBERS),
-    command("LRANGE", KEYS, st.just(b"0"), st.just(b"-1")),
+    making.tuples(NUMBERS, NUMBERS).map(lambda both: [b"SET", b"w_" + both[0], both[1]]),
+    making.tuples(NUMBERS, ITEMS).map(lambda both: [b"HSET", b"h_" + both[0], b"f", both[1]]),
+    command("ZADD", making.just(SETS), NUMBERS, NUMBERS, NUMBERS, NUMBERS),
+    command("SADD", making.just(SETS), NUMBERS, NUMBERS, NUMBERS),
+    command("LRANGE", KEYS, making.just(b"0"), making.just(b"-1")),
     command("DEL", KEYS),
     command("SET", KEYS, NUMBERS),
 )

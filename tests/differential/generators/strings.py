@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-
+from tests.differential import making
 from tests.differential.generators import (
     DATABASES,
     INTEGERS,
@@ -34,7 +33,7 @@ COMMANDS = any_case(
     command("APPEND", KEYS, VALUES),
     command("STRLEN", KEYS),
     command("GETRANGE", KEYS, INTEGERS, INTEGERS),
-    command("SETRANGE", KEYS, st.integers(-2, 40).map(b"%d".__mod__), VALUES),
+    command("SETRANGE", KEYS, making.integers(-2, 40).map(b"%d".__mod__), VALUES),
     command("INCR", KEYS),
     command("DECR", KEYS),
     command("INCRBY", KEYS, VALUES),
@@ -61,6 +60,6 @@ COMMANDS = any_case(
     command("RENAMENX", KEYS, KEYS),
     with_options(command("COPY", KEYS, KEYS), b"REPLACE", times={b"DB": DATABASES}),
     command("MOVE", KEYS, DATABASES),
-    command("SELECT", st.sampled_from([b"0", b"1"])),
+    command("SELECT", making.sampled_from([b"0", b"1"])),
 )
 START = [[b"MSET", b"a", b"10", b"b", b"abcabc", b"c", b"ab"], [b"EXPIREAT", b"b", b"33177117420"]]
