@@ -196,8 +196,8 @@ class Load:
         """Every writer under the prefix gets on again without an error."""
         await eventually(lambda: all(w.successes >= rounds for w in self.writers[prefix]), 30)
 
-    def errors(self, prefix: str) -> set[str]:
-        return {error for writer in self.writers[prefix] for error in writer.errors}
+    def errors(self, *prefixes: str) -> set[str]:
+        return {error for prefix in prefixes for writer in self.writers[prefix] for error in writer.errors}
 
     async def verify(self, port: int, *prefixes: str) -> None:
         for prefix in prefixes:

@@ -1,9 +1,10 @@
-"""moto's S3 alone, whose conditional writes and deletes are one step, as those of S3 are.
+"""moto's S3 alone, each of whose requests for one object is one step, as those of S3 are.
 
     python s3_moto.py PORT
 
-moto looks at the condition and then writes, in threads: of two writers both may win.  Its own server has all
-services, and takes as long to find S3 among them as to answer.
+moto looks at a condition, then writes, then adds the metadata, in threads: of two writers both may win, and a
+reader may find an object without its metadata.  Its own server has all services, and takes as long to find S3
+among them as to answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import wraps
-from threading import Lock
+from threading import RLock
 from typing import Final, ParamSpec, TypeVar
 
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
@@ -21,21 +22,21 @@ from werkzeug.serving import run_simple
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_writing: Final = Lock()
+_at_work: Final = RLock()
 
 
 def one_by_one(method: Callable[P, T]) -> Callable[P, T]:
     @wraps(method)
     def alone(*args: P.args, **kwargs: P.kwargs) -> T:
-        with _writing:
+        with _at_work:
             return method(*args, **kwargs)
 
     return alone
 
 
 def main(port: str) -> None:
-    S3Response.put_object = one_by_one(S3Response.put_object)  # type: ignore[method-assign]
-    S3Response.delete_object = one_by_one(S3Response.delete_object)  # type: ignore[method-assign]
+    for name in ("put_object", "delete_object", "get_object", "head_object"):
+        setattr(S3Response, name, one_by_one(getattr(S3Response, name)))
     app = create_backend_app("s3")
     run_simple("127.0.0.1", int(port), app, threaded=True, request_handler=MotoRequestHandler)
 
