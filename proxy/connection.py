@@ -66,7 +66,7 @@ class Connection(Link, asyncio.Protocol):
         self.direct = False
         session, self.session = self.session, None
         if session is not None:
-            session.held |= HELD_CLOSING
+            session.lost()
             self._host.forget(session)
 
     def pause_writing(self) -> None:

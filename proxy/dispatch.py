@@ -547,7 +547,7 @@ class Dispatcher(FastPath):
                 return
             if lane is None:
                 lane = server.connect(s.db, s.proto, s.lane)
-            slot = s.wait(0, home, 0)
+            slot = s.wait_for_run()
             slot.tally = route.tally
             slot.timing = spec.timing
             slot.argv = argv
@@ -668,9 +668,8 @@ class Dispatcher(FastPath):
         slot.size = len(frames)
         if slot.load is not None:
             slot.load.bytes += slot.size
-        if not slot.writes:
-            slot.request = frames
-        if not slot.argv:
+        slot.retriable = slot.writes == 0
+        if slot.retriable or not slot.argv:
             slot.sent = frames
         lane.send(frames, slot)
 

@@ -147,17 +147,18 @@ class Slot(Waiter):
         self.proto: int = session.proto
         self.size: int = 0  # bytes of its requests
         self.load: Load | None = None  # where they are counted
-        self.request: bytes = b""  # its requests, where they only read and have not been retried
+        self.retriable: bool = False  # they only read, and have not been sent again
         self.tally: Tally | None = None  # where its time is to be counted
         self.timing: Timing | None = None  # and where by command: the first one of a run
         self.others: list[Timing] | None = None  # those of the run that are other commands
         self.argv: Argv = NO_ARGV  # the first request, where it was taken apart
-        self.sent: bytes = b""  # else the requests
+        self.sent: bytes = b""  # the requests, where it was not or they can be sent again
         self.began: int = 0  # ns, of the performance counter
         self.ready: bool = False
         self.wire: bytes = b""
         self.muted: bool = session.muted
         self.after: Slot | None = None  # the next one of the session
+        self.of_run: bool = False  # forwarded as it came: nobody keeps it once it is answered
 
     def done(self, wire: bytes, failed: int) -> None:
         if failed:
@@ -171,10 +172,10 @@ class Slot(Waiter):
         self._ready(wire)
 
     def retry(self) -> bytes:
-        request = self.request
-        self.request = b""
+        retriable = self.retriable
+        self.retriable = False
         # A read that is sent again must not see what its client wrote after it.
-        return b"" if self.session.write_count else request
+        return self.sent if retriable and not self.session.write_count else b""
 
     def alone(self) -> bool:
         session = self.session
@@ -295,6 +296,7 @@ class Session:
     __slots__ = (  # else plain Python, with so many, looks each of them up in a dict
         "_next_lane",
         "_small_replies",
+        "_spare",
         "active_at",
         "authenticated",
         "behind",
@@ -380,11 +382,12 @@ class Session:
         self.lane: int = 0  # which of an upstream's it uses
         self._next_lane: int = 0  # the same once nothing is waited for
         self._small_replies: int = 0  # in a row
+        self._spare: Slot | None = None  # of a run that is answered
 
     @property
     def muted(self) -> bool:
         """Whether replies are suppressed by CLIENT REPLY."""
-        return self.reply_mode in (REPLY_OFF, REPLY_SKIP)
+        return self.reply_mode == REPLY_OFF or self.reply_mode == REPLY_SKIP
 
     def reply(self, reply: Reply) -> None:
         """Answer the command at work, in its turn."""
@@ -419,6 +422,22 @@ class Session:
             self.write_count += writes
         return slot
 
+    def wait_for_run(self) -> Slot:
+        """Take a place for the replies to a run of commands, none of them yet."""
+        slot = self._spare
+        if slot is None:
+            slot = Slot(self, 0, 0)
+            slot.of_run = True
+        else:
+            self._spare = None
+            slot.frames = 0
+            slot.writes = 0
+            slot.ready = False
+            slot.proto = self.proto
+            slot.muted = self.muted
+        self.waiting.append(slot)
+        return slot
+
     def settle(self, slot: Slot) -> None:
         """A slot is ready: pass on what can leave now, and go on if that was waited for."""
         if slot.writes:
@@ -430,6 +449,11 @@ class Session:
             first = waiting.leave(slot)
             if not slot.muted:
                 self.emit(slot.wire)
+            if slot.of_run and not self.held:  # taken again: most of what a slot costs is to make it
+                slot.wire = slot.sent = b""
+                slot.argv = NO_ARGV
+                slot.others = None
+                self._spare = slot
             while first is not None and first.ready:
                 after = waiting.leave(first)
                 self.behind -= len(first.wire)
@@ -576,6 +600,11 @@ class Session:
         if not self.waiting.size:
             self.flush()
             self.link.close()
+
+    def lost(self) -> None:
+        """The connection is gone: nothing that it has sent is run any more."""
+        self.held |= HELD_CLOSING
+        self._spare = None  # which knows its session
 
     def leave_multi(self) -> None:
         self.multi = None

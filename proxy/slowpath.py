@@ -428,8 +428,9 @@ class SlowPath:
             return
         lane = home.shared(s.db, s.proto, s.lane)
         if not spec.write:
-            slot.request = encode_command(argv)
-            lane.send(slot.request, waiter)
+            slot.sent = encode_command(argv)
+            slot.retriable = True
+            lane.send(slot.sent, waiter)
         elif sealing is None:
             lane.send(encode_command(argv), waiter)
         elif not sealing.send(lane, spec.name, argv, slot):
