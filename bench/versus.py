@@ -129,7 +129,7 @@ def redis(arena: Arena) -> list[Case]:
         else:
             print(f"{name} is left out: no {proxy.program} here", file=sys.stderr)
     ours = arena.redtiers(f'type = "redis"\nurl = "{upstream.url}"')
-    return _side_by_side(arena, others, ours, {1: {"compiled": 1.0}, 16: {"compiled": 0.7}})
+    return _side_by_side(arena, others, ours, {1: {"compiled": 1.0}, 16: {"compiled": 0.6}})
 
 
 def cluster(arena: Arena) -> list[Case]:
