@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 ARGS ?=
 
-WORKERS ?= 3
+WORKERS ?= 4
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -P -m pytest
