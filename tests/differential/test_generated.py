@@ -62,7 +62,7 @@ def looked_for(requests: list[Argv]) -> list[Argv]:
 def sequence(random: Random, family: str, keyless: bool) -> list[Argv]:
     commands, start = FAMILIES[family]
     drawn: Made[Argv] = commands | KEYLESS if keyless else commands
-    length = 1 + int(LENGTH * random.random() ** 2)  # most are short
+    length = min(1 + int(random.expovariate(1 / 6)), LENGTH)  # most are short
     played = looked_for([drawn.draw(random) for _ in range(length)])
     return [*start, *played] if random.random() < 0.5 else played
 
