@@ -9,8 +9,8 @@
 #   make bench   what parts of redtier cost, redtier side by side with other servers, and its other promises
 #   make build   the compiled copy of proxy/ and backends/ in build/compiled/
 
-# The system's own where it is new enough: distributions optimise theirs by profiles, and one that was built from
-# source without takes twice as long for everything.
+# The system's own where it is new enough: distributions optimise theirs by profiles; one that was built from source
+# without can take twice as long.
 PYTHON ?= $(firstword $(shell for python in /usr/bin/python3 python3; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python; done) python3)
 ARGS ?=

@@ -25,7 +25,7 @@ def frame_end(data: bytes | bytearray, at: int = 0) -> int:
     if kind in AGGREGATES:
         missing = int(head) * AGGREGATES[kind]
         if missing > SEVERAL:
-            after = INTEGERS.match(data, end).end()  # type: ignore[union-attr]
+            after = INTEGERS.match(data, end).end()
             count = data.count(b":", end, after)
             if count <= missing:
                 missing -= count

@@ -67,18 +67,25 @@ def sequence(random: Random, family: str, keyless: bool) -> list[Argv]:
     return [*start, *played] if random.random() < 0.5 else played
 
 
-async def check(play: Play, requests: list[Argv]) -> None:
-    """Raises AssertionError for as few of the requests as are still answered differently."""
+async def difference(play: Play, requests: list[Argv]) -> AssertionError | None:
     try:
         await play(requests)
-    except AssertionError:
-        for at in reversed(range(len(requests))):
-            fewer = requests[:at] + requests[at + 1 :]
-            try:
-                await play(fewer)
-            except AssertionError as shorter:
-                requests, error = fewer, shorter
-        raise error from None
+    except AssertionError as error:
+        return error
+    return None
+
+
+async def check(play: Play, requests: list[Argv]) -> None:
+    """Raises AssertionError for as few of the requests as are still answered differently."""
+    found = await difference(play, requests)
+    if found is None:
+        return
+    for at in reversed(range(len(requests))):
+        fewer = requests[:at] + requests[at + 1 :]
+        shorter = await difference(play, fewer)
+        if shorter is not None:
+            requests, found = fewer, shorter
+    raise found
 
 
 def of_target(target: str, proto: int, examples: int) -> Callable[..., Awaitable[None]]:
