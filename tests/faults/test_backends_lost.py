@@ -17,7 +17,7 @@ import pytest
 from tests import s3
 from tests.faultproxy import Direction, FaultProxy
 from tests.faults.load import Load, load
-from tests.homes import PREFIXES, config
+from tests.homes import PREFIXES, config, wait_for_homes
 from tests.servers import MotoServer, PostgresServer, RedisServer, RedtierServer, eventually
 
 pytestmark = pytest.mark.once
@@ -38,6 +38,7 @@ def direct(
 ) -> Iterator[RedtierServer]:
     patience = {"backends.postgres": {"timeout": PATIENCE}, "backends.sqlite": {"timeout": LOCK_PATIENCE}}
     with RedtierServer(config(mortal_redis.url, mortal_postgres.url, place, patience)) as redtier:
+        wait_for_homes(redtier.port)
         yield redtier
 
 
@@ -64,6 +65,7 @@ def relayed(networks: dict[str, FaultProxy], place: dict[str, Any]) -> Iterator[
         {f"backends.{kind}": {"timeout": PATIENCE, "connect_timeout": PATIENCE} for kind in networks},
     )
     with RedtierServer(toml) as redtier:
+        wait_for_homes(redtier.port)
         yield redtier
 
 
