@@ -24,12 +24,11 @@ def frame_end(data: bytes | bytearray, at: int = 0) -> int:
     end = eol + 2
     if kind in AGGREGATES:
         missing = int(head) * AGGREGATES[kind]
-        if missing > SEVERAL:
-            after = INTEGERS.match(data, end).end()
-            count = data.count(b":", end, after)
+        if missing > SEVERAL and (integers := INTEGERS.match(data, end)):
+            count = integers[0].count(b":")
             if count <= missing:
                 missing -= count
-                end = after
+                end = integers.end()
         for _ in range(missing):
             end = frame_end(data, end)
         if kind == b"|":  # an attribute goes before what it is about
