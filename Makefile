@@ -81,15 +81,18 @@ servers:
 	tools/setup servers
 
 # The project itself is there as sources (-e), and only after PYTHONPATH: a tree that is named comes first.
+# All that is installed has what a build needs with it.
 .venv/build .venv/dev .venv/bench .venv/clients: .venv/%: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[$*]'
 	touch $@
+	test -e .venv/build || touch .venv/build
 
 .venv/bench .venv/clients: .venv/dev
 
 .venv/pyvenv.cfg:
 	PYTHON=$(PYTHON) tools/setup venv
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check --upgrade pip  # Debian's takes half as long again to choose
 
 tests/node/node_modules: tests/node/package.json | servers
 	cd tests/node && npm install --no-audit --no-fund --loglevel=error
