@@ -555,7 +555,7 @@ def test_its_figures_are_told_in_three_places(exit_stack: ExitStack) -> None:
     config = config.replace('listen = ""', f'listen = "127.0.0.1:{port}"')
     with RedtierServer(config) as server, server.client(protocol=3, decode_responses=True) as client:
         client.mset({f"k{number}": number for number in range(10)})
-        wait_until(lambda: mirror(client)["compared"] == 10)  # the last that is done, a moment after the copies
+        wait_until(lambda: mirror(client)["compared"] == 10)  # a moment after the copies
         figures = mirror(client)
         assert (figures["backend"], figures["state"], figures["copied"]) == ("two", "up", 10)
         [route] = client.execute_command("TIER ROUTES")
