@@ -3,8 +3,8 @@
     python -m bench.hang [--only stopped,large] [--tree compiled|plain] [--rounds 3] [--seconds 60]
 
 - stopped: fifty clients use one Redis and fifty another, which is stopped by SIGSTOP for so many seconds,
-  again and again.  The latencies of the first fifty at rest and while it is stopped; how much memory redtier
-  takes meanwhile; what the other fifty were told, and how soon all of them are served again.
+  again and again.  The latencies of the first fifty as long at rest and while it is stopped; how much memory
+  redtier takes meanwhile; what the other fifty were told, and how soon all of them are served again.
 - large: small GETs while one client reads values of 50 MB all the time: at the Redis itself; through redtier,
   where both share a connection to it (``lanes = 1``); and where the large ones go by another one.  So what
   sharing costs is the difference of the last two.  And the small ones alone.
@@ -42,7 +42,6 @@ from tests.servers import RedisServer
 CLIENTS: Final = 50  # of each Redis
 PERIOD: Final = 0.01  # seconds between two requests of a client
 OWED_MAX: Final = 16  # replies; a client that is owed so many sends nothing
-AT_REST: Final = 20.0  # seconds
 PATIENCE: Final = 30.0  # seconds for what should take a few
 MB: Final = 1 << 20
 LARGE: Final = 50 * MB
@@ -136,12 +135,12 @@ class Crowd:
             await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
         return cls(clients)
 
-    async def over(self, seconds: float) -> Latencies:
-        """The latencies of what is answered within so many seconds from now."""
+    async def over(self, seconds: float) -> list[float]:
+        """The milliseconds that each reply took within so many seconds from now; to sort them here would hold
+        up what is measured next."""
         self.forget()
         await asyncio.sleep(seconds)
-        times = [each for client in self._clients for each in client.times]
-        return Latencies(*(percentile(times, share) for share in (0.5, 0.99, 1)))
+        return [each for client in self._clients for each in client.times]
 
     def forget(self) -> None:
         for client in self._clients:
@@ -160,6 +159,10 @@ class Crowd:
     def leave(self) -> None:
         for client in self._clients:
             client.close()
+
+
+def _latencies(times: list[float]) -> Latencies:
+    return Latencies(*(percentile(times, share) for share in (0.5, 0.99, 1)))
 
 
 def _median(rounds: list[Latencies]) -> Latencies:
@@ -198,17 +201,17 @@ def stopped(options: argparse.Namespace) -> Table:
 
 async def _stopped(options: argparse.Namespace, server: Redtier, ill: RedisServer) -> Table:
     others, patients = await Crowd.at(server.port), await Crowd.at(server.port, b"ill:")
-    rest: list[Latencies] = []
-    during: list[Latencies] = []
+    at_rest: list[list[float]] = []  # ms
+    at_stop: list[list[float]] = []
     growths: list[float] = []  # MB
     returns: list[float] = []  # seconds
     await others.over(3)  # and all is warm
     for _ in range(options.rounds):
-        rest.append(await others.over(AT_REST))
+        at_rest.append(await others.over(options.seconds))
         before = resident(server.pid)
         os.kill(ill.pid, signal.SIGSTOP)
         try:
-            during.append(await others.over(options.seconds))
+            at_stop.append(await others.over(options.seconds))
             growths.append((resident(server.pid) - before) / MB)
         finally:
             os.kill(ill.pid, signal.SIGCONT)
@@ -218,6 +221,7 @@ async def _stopped(options: argparse.Namespace, server: Redtier, ill: RedisServe
     told, lost = patients.errors(), others.errors()
     others.leave()
     patients.leave()
+    rest, during = ([_latencies(times) for times in rounds] for rounds in (at_rest, at_stop))
     ratio = statistics.median(ill.p99 / well.p99 for well, ill in zip(rest, during, strict=True))
     rows = [
         ["at rest", *_shown(_median(rest)), "", ""],
@@ -277,10 +281,11 @@ async def _large(options: argparse.Namespace, upstream: RedisServer, one: Redtie
                     crowd = await Crowd.at(port, reads=True)
                     await crowd.over(1)
                     before = client.info("stats")["total_net_output_bytes"]
-                    taken[name].append(await crowd.over(seconds))
+                    times = await crowd.over(seconds)
                     sent = client.info("stats")["total_net_output_bytes"] - before
                     rates[name].append(sent / LARGE / seconds)
                     crowd.leave()
+                    taken[name].append(_latencies(times))
     rows = [
         [name, f"{statistics.median(rates[name]):.1f}", *_shown(_median(each))]
         for name, each in taken.items()
